@@ -1,0 +1,144 @@
+//! Hypercalls: their numbers, and the structures of their arguments and results.
+//!
+//! A hypercall is a [`crate::mailbox::Request`] in the mailbox followed by a store to [`crate::layout::DOORBELL`].
+//! Everything in it is an allegation: the host copies it out once, checks it, acts, and writes the
+//! [`crate::mailbox::Response`] back. A request that no kernel of ours sends ends the VM as a guest fault.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The run is over: [`ExitArgs`]; never answered.
+pub const EXIT: u32 = 1;
+/// Empty the output ring before answering: no arguments. Sent when the ring is full.
+pub const DRAIN_OUTPUT: u32 = 2;
+/// Read from standard input: [`ReadStdinArgs`]; the bytes come as data, none at the end of the stream.
+pub const READ_STDIN: u32 = 3;
+/// Sleep, or wait for standard input: [`WaitArgs`]; answered with [`WaitResult`].
+pub const WAIT: u32 = 4;
+/// Renew the clock bases in the boot information: no arguments. Sent only without an invariant time-stamp counter.
+pub const READ_CLOCK: u32 = 5;
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExitArgs {
+    /// One of [`exit_kind`].
+    pub kind: u32,
+    /// The program's exit status for [`exit_kind::EXITED`], a [`trap`] code for [`exit_kind::TRAPPED`], else 0.
+    pub code: u32,
+    /// Bytes of each of the texts that lie in the data, in this order: the message, the export that was called, the
+    /// last call from the module to the host with its arguments. UTF-8; any may be empty.
+    pub message_bytes: u32,
+    /// See [`ExitArgs::message_bytes`].
+    pub export_bytes: u32,
+    /// See [`ExitArgs::message_bytes`].
+    pub last_call_bytes: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Fuel used by the call, 0 if none was given.
+    pub fuel_used: u64,
+    /// Time-stamp counter at entry of the kernel, after the module was parsed, after it was instantiated, and now.
+    pub tsc: [u64; 4],
+}
+
+/// Values of [`ExitArgs::kind`].
+pub mod exit_kind {
+    /// The program ended by itself.
+    pub const EXITED: u32 = 0;
+    /// A WebAssembly trap.
+    pub const TRAPPED: u32 = 1;
+    /// The module is not valid WebAssembly, or uses a proposal that the engine lacks.
+    pub const INVALID_MODULE: u32 = 2;
+    /// The module is valid, but cannot be run: unknown import, no entry, wrong arguments, memory too large.
+    pub const CANNOT_RUN: u32 = 3;
+    /// The kernel found itself in a state that cannot be.
+    pub const PANIC: u32 = 4;
+    /// The kernel's heap is exhausted.
+    pub const OUT_OF_MEMORY: u32 = 5;
+}
+
+/// Codes of traps, named as in the WebAssembly specification's test-suite.
+pub mod trap {
+    /// unreachable
+    pub const UNREACHABLE: u32 = 1;
+    /// out of bounds memory access
+    pub const MEMORY_OUT_OF_BOUNDS: u32 = 2;
+    /// out of bounds table access
+    pub const TABLE_OUT_OF_BOUNDS: u32 = 3;
+    /// uninitialized element
+    pub const INDIRECT_CALL_TO_NULL: u32 = 4;
+    /// integer divide by zero
+    pub const INTEGER_DIVIDE_BY_ZERO: u32 = 5;
+    /// integer overflow
+    pub const INTEGER_OVERFLOW: u32 = 6;
+    /// invalid conversion to integer
+    pub const INVALID_CONVERSION_TO_INTEGER: u32 = 7;
+    /// call stack exhausted
+    pub const STACK_OVERFLOW: u32 = 8;
+    /// indirect call type mismatch
+    pub const BAD_SIGNATURE: u32 = 9;
+    /// all fuel consumed
+    pub const OUT_OF_FUEL: u32 = 10;
+    /// growth beyond a limit that traps
+    pub const GROWTH_LIMITED: u32 = 11;
+    /// no memory for the engine itself
+    pub const OUT_OF_SYSTEM_MEMORY: u32 = 12;
+    /// anything else, told by the message
+    pub const OTHER: u32 = 13;
+}
+
+/// Arguments of [`READ_STDIN`].
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ReadStdinArgs {
+    /// Most bytes wanted; at most the mailbox's data area.
+    pub max_bytes: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Arguments of [`WAIT`].
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WaitArgs {
+    /// Nanoseconds to wait at most; [`FOREVER_NS`] for no bound.
+    pub timeout_ns: u64,
+    /// Bits of [`interest`].
+    pub interests: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// No timeout in [`WaitArgs::timeout_ns`].
+pub const FOREVER_NS: u64 = u64::MAX;
+
+/// Result of [`WAIT`].
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct WaitResult {
+    /// Those bits of [`WaitArgs::interests`] that are ready; none if the time ran out.
+    pub ready: u32,
+    /// 1 if standard input is at its end or broken, so that a read will not block and give nothing.
+    pub hangup: u32,
+    /// How many bytes can be read at once, as far as the host knows.
+    pub readable_bytes: u64,
+}
+
+/// Bits of [`WaitArgs::interests`].
+pub mod interest {
+    /// Standard input can be read without blocking.
+    pub const STDIN: u32 = 1;
+}
+
+/// Status of an answer: 0, or an error number as Linux has them.
+pub mod status {
+    /// Done.
+    pub const OK: u32 = 0;
+    /// Input/output error.
+    pub const EIO: u32 = 5;
+}
+
+const _: () = {
+    assert!(size_of::<ExitArgs>() == 64 && size_of::<ReadStdinArgs>() == 8);
+    assert!(size_of::<WaitArgs>() == 16 && size_of::<WaitResult>() == 16);
+    assert!(size_of::<ExitArgs>() <= crate::mailbox::ARGUMENT_BYTES);
+};

@@ -1,0 +1,171 @@
+//! The guest's address map. No other file spells a guest address.
+//!
+//! Guest-physical and guest-virtual addresses are equal below 4 GiB; above, physical RAM is handed out in chunks.
+//!
+//! ```text
+//! guest-physical                                            guest-virtual, rights in ring 3
+//! 0x0000_0000 ┌──────────────────────────┐                  nothing: null pointers fault
+//! 0x0020_0000 │ kernel image, shared     │ IMAGE            text r-x, constants r--
+//! 0x0080_0000 │ base RAM                 │ BASE
+//!             │   .data .bss             │ KERNEL_DATA      rw-
+//!             │   boot information       │ BOOT_INFO        r--, written by the host before each call
+//!             │   host status            │ HOST_STATUS      r--, written by the host at any time
+//!             │   mailbox                │ MAILBOX          rw-
+//!             │   output ring            │ RING_HEAD, _DATA rw-
+//!             │   stack between guards   │ STACK            rw-
+//!             │   arguments and so on    │ CONFIG           r--
+//! 0x00e0_0000 │ doorbell, no memory      │ DOORBELL         rw-: a store is a hypercall
+//! 0x00e0_1000 │ fault doorbell, no mem.  │ FAULT_DOORBELL   nothing (ring 0: rw-)
+//! 0x0100_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
+//! 0x1000_0000 │ module file, shared      │ MODULE           r--, up to 2 GiB
+//! 0x1_0000_0000 RAM pool, 2 MiB chunks   │ POOL             mapped rw- where the kernel touches the demand regions:
+//!                                          0x0100_0000_0000  HEAP   small allocations
+//!                                          0x0200_0000_0000  MEDIUM 64 KiB up to 2 MiB
+//!                                          0x1000_0000_0000  LARGE  2 MiB and more, one slot each
+//! ```
+//!
+//! The demand regions are far larger than RAM. A first touch of one of their 2 MiB pages faults into a ring-0 stub, which
+//! rings [`FAULT_DOORBELL`]; the host maps the next free chunk of the pool there, or ends the VM when none is left. So
+//! address space may be reserved generously and only what is touched costs RAM.
+
+/// Bytes of a small page.
+pub const PAGE_BYTES: u64 = 4096;
+/// Bytes of a large page, and of the chunks in which the pool is handed out.
+pub const CHUNK_BYTES: u64 = 2 << 20;
+
+/// A half-open range of guest addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub start: u64,
+    /// First address after the region.
+    pub end: u64,
+}
+
+impl Region {
+    const fn new(start: u64, bytes: u64) -> Self {
+        Self { start, end: start + bytes }
+    }
+
+    /// Size in bytes.
+    pub const fn bytes(self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether `address` lies in the region.
+    pub const fn contains(self, address: u64) -> bool {
+        self.start <= address && address < self.end
+    }
+
+    /// Whether the `bytes` bytes from `start` all lie in the region; never overflows.
+    pub const fn contains_range(self, start: u64, bytes: u64) -> bool {
+        match start.checked_add(bytes) {
+            Some(end) => self.start <= start && end <= self.end,
+            None => false,
+        }
+    }
+}
+
+/// Read-only segments of the kernel image.
+pub const IMAGE: Region = Region::new(0x0020_0000, 6 << 20);
+
+/// RAM that exists in every VM and holds everything with a fixed place.
+pub const BASE: Region = Region::new(0x0080_0000, 4 << 20);
+/// The kernel's writable segment.
+pub const KERNEL_DATA: Region = Region::new(BASE.start, 1 << 20);
+/// One page holding a [`crate::boot::BootInfo`]; what follows the first unmapped page after the kernel's data.
+pub const BOOT_INFO: Region = Region::new(KERNEL_DATA.end + PAGE_BYTES, PAGE_BYTES);
+/// One page holding a [`crate::boot::HostStatus`].
+pub const HOST_STATUS: Region = Region::new(BOOT_INFO.end, PAGE_BYTES);
+/// The mailbox: a page of header, then the data of requests and answers.
+pub const MAILBOX: Region = Region::new(HOST_STATUS.end + PAGE_BYTES, PAGE_BYTES + 256 * 1024);
+/// Where the data of requests and answers lies in the mailbox.
+pub const MAILBOX_DATA: Region = Region::new(MAILBOX.start + PAGE_BYTES, MAILBOX.bytes() - PAGE_BYTES);
+/// One page whose first eight bytes are the head of the output ring.
+pub const RING_HEAD: Region = Region::new(MAILBOX.end + PAGE_BYTES, PAGE_BYTES);
+/// The bytes of the output ring.
+pub const RING_DATA: Region = Region::new(RING_HEAD.end, 256 * 1024);
+/// The kernel's stack; the pages before and after it stay unmapped.
+pub const STACK: Region = Region::new(RING_DATA.end + PAGE_BYTES, 512 * 1024);
+/// Arguments, environment and the name of the entry: see [`crate::boot::BootInfo`].
+pub const CONFIG: Region = Region::new(STACK.end + PAGE_BYTES, 1 << 20);
+
+/// A store here, of any width and value, is a hypercall: the host looks into the mailbox.
+pub const DOORBELL: Region = Region::new(0x00e0_0000, PAGE_BYTES);
+/// The exception stubs store the faulting address here.
+pub const FAULT_DOORBELL: Region = Region::new(DOORBELL.end, PAGE_BYTES);
+
+/// Descriptor tables, ring-0 stubs with their stack, page tables. Ring 3 has no access to any of it.
+pub const SYSTEM: Region = Region::new(0x0100_0000, 0x0f00_0000);
+/// Global descriptor table.
+pub const GDT: Region = Region::new(SYSTEM.start, PAGE_BYTES);
+/// Interrupt descriptor table.
+pub const IDT: Region = Region::new(GDT.end, PAGE_BYTES);
+/// Task state segment.
+pub const TSS: Region = Region::new(IDT.end, PAGE_BYTES);
+/// Exception stubs.
+pub const STUBS: Region = Region::new(TSS.end, PAGE_BYTES);
+/// Stack of the exception stubs.
+pub const RING0_STACK: Region = Region::new(STUBS.end, PAGE_BYTES);
+/// Page tables, the root first; mapped nowhere.
+pub const PAGE_TABLES: Region = Region { start: RING0_STACK.end, end: SYSTEM.end };
+
+/// The module file.
+pub const MODULE: Region = Region::new(0x1000_0000, 2 << 30);
+
+/// Where the RAM pool begins in guest-physical space.
+pub const POOL_START: u64 = 0x1_0000_0000;
+/// Largest pool: guest-physical addresses stay below 2^36, which every x86-64 processor has.
+pub const MAX_POOL_BYTES: u64 = (1 << 36) - POOL_START;
+/// Least RAM of a VM, pool and base together.
+pub const MIN_RAM_BYTES: u64 = 16 << 20;
+/// Most RAM of a VM, pool and base together.
+pub const MAX_RAM_BYTES: u64 = MAX_POOL_BYTES + BASE.bytes();
+
+/// Demand region of small allocations.
+pub const HEAP: Region = Region::new(0x0100_0000_0000, 1 << 37);
+/// Demand region of allocations from 64 KiB to below 2 MiB.
+pub const MEDIUM: Region = Region::new(0x0200_0000_0000, 1 << 37);
+/// Demand region of allocations of 2 MiB and more.
+pub const LARGE: Region = Region::new(0x1000_0000_0000, LARGE_SLOT_BYTES * LARGE_SLOTS);
+/// Address space of one large allocation: more than any pool, so that it can always grow where it is.
+pub const LARGE_SLOT_BYTES: u64 = 1 << 37;
+/// How many large allocations can live at once.
+pub const LARGE_SLOTS: u64 = 256;
+
+/// Whether the host maps RAM at `address` when it is touched.
+pub const fn is_demand(address: u64) -> bool {
+    HEAP.contains(address) || MEDIUM.contains(address) || LARGE.contains(address)
+}
+
+const _: () = {
+    assert!(IMAGE.end <= BASE.start && CONFIG.end + PAGE_BYTES <= BASE.end && BASE.end <= DOORBELL.start);
+    assert!(FAULT_DOORBELL.end <= SYSTEM.start && SYSTEM.end <= MODULE.start && MODULE.end <= POOL_START);
+    assert!(IMAGE.start.is_multiple_of(CHUNK_BYTES) && BASE.start.is_multiple_of(CHUNK_BYTES));
+    assert!(POOL_START.is_multiple_of(CHUNK_BYTES) && MODULE.start.is_multiple_of(CHUNK_BYTES));
+    assert!(MAX_POOL_BYTES < HEAP.bytes() && MAX_POOL_BYTES < MEDIUM.bytes() && MAX_POOL_BYTES < LARGE_SLOT_BYTES);
+    assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= LARGE.start && LARGE.end <= 1 << 46);
+    // One page directory for each gigabyte and one pointer table for each half terabyte suffices however RAM is spread:
+    // every chunk that is handed out needs at most two new tables.
+    assert!(PAGE_TABLES.bytes() / PAGE_BYTES > 2 * (MAX_POOL_BYTES / CHUNK_BYTES) / 2);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_do_not_overflow() {
+        assert!(HEAP.contains_range(HEAP.start, HEAP.bytes()));
+        assert!(!HEAP.contains_range(HEAP.start, u64::MAX));
+        assert!(!HEAP.contains_range(u64::MAX, 2));
+        assert!(!HEAP.contains_range(HEAP.end - 1, 2));
+    }
+
+    #[test]
+    fn demand_regions_are_disjoint_from_all_else() {
+        for region in [IMAGE, BASE, SYSTEM, MODULE, DOORBELL, FAULT_DOORBELL] {
+            assert!(!is_demand(region.start) && !is_demand(region.end - 1));
+        }
+    }
+}

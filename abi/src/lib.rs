@@ -1,0 +1,22 @@
+//! The contract between mote's kernel and whoever runs it.
+//!
+//! Everything that both sides must agree on is here and nowhere else: the guest's address map ([`layout`]), what the
+//! kernel finds at its entry ([`boot`]), the mailbox through which it asks for services ([`mailbox`], [`hypercall`]),
+//! the ring that carries its output ([`ring`]), and the ELF note that tells which version of all this a kernel image
+//! was built for ([`note`]).
+//!
+//! It is not a place for behaviour: no allocation, no `unsafe`, no policy. All integers are little-endian, as the only
+//! machine this runs on is x86-64; all structures are `repr(C)` without implicit padding.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod boot;
+pub mod hypercall;
+pub mod layout;
+pub mod mailbox;
+pub mod note;
+pub mod ring;
+
+/// Version of the contract. Any change that an old kernel or an old VMM would misread gets a new number.
+pub const ABI_VERSION: u32 = 1;

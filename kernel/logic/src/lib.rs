@@ -1,0 +1,14 @@
+//! The parts of the kernel that need no guest to be tested: pure logic, compiled into the kernel and tested on the host.
+//!
+//! Nothing here touches the machine: no hypercall, no raw memory.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod large;
+pub mod medium;
+pub mod fd;
+pub mod number;
+pub mod poll;

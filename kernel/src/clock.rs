@@ -1,0 +1,39 @@
+//! Clocks: the time-stamp counter scaled by what the host says of it, or the host's own clock where it is not invariant.
+
+use crate::{guest::BootInfo, hypercall};
+
+/// The time-stamp counter.
+pub(crate) fn timestamp() -> u64 {
+    // SAFETY: `rdtsc` is part of every x86-64 and allowed in ring 3 (CR4.TSD is clear).
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Nanoseconds since 1970-01-01T00:00Z.
+pub(crate) fn realtime_ns() -> u64 {
+    let (clock, elapsed_ns) = now();
+    clock.realtime_ns.saturating_add(elapsed_ns)
+}
+
+/// Nanoseconds since the VM was made; never goes back.
+pub(crate) fn monotonic_ns() -> u64 {
+    let (clock, elapsed_ns) = now();
+    clock.monotonic_ns.saturating_add(elapsed_ns)
+}
+
+/// Nanoseconds between two values that a clock can give.
+pub(crate) fn resolution_ns() -> u64 {
+    let boot = BootInfo::read();
+    if boot.has_invariant_tsc() { (boot.clock().multiplier >> 32).max(1) } else { 1 }
+}
+
+/// The bases, and the nanoseconds since.
+fn now() -> (mote_abi::boot::Clock, u64) {
+    let boot = BootInfo::read();
+    if boot.has_invariant_tsc() {
+        let clock = boot.clock();
+        (clock, clock.elapsed_ns(timestamp()))
+    } else {
+        hypercall::read_clock();
+        (boot.clock(), 0)
+    }
+}

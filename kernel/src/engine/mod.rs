@@ -1,0 +1,91 @@
+//! The engine: loads the module, links it, calls it.
+
+mod invoke;
+mod limiter;
+mod link;
+
+use alloc::{format, string::String};
+
+use wasmi::{Config, Engine, Error, Instance, Module, Store, errors::ErrorKind};
+
+pub(crate) use limiter::Limiter;
+
+use crate::{clock, guest::BootInfo, report::Ending, wasi::Wasi};
+
+/// Runs the module to its end.
+pub(crate) fn run(boot: BootInfo, entered_tsc: u64) -> Ending {
+    let engine = Engine::new(&config(boot));
+    let module = match Module::new(&engine, boot.module()) {
+        Ok(module) => module,
+        Err(error) => return Ending::invalid(&error),
+    };
+    let parsed_tsc = clock::timestamp();
+    log::debug!("module parsed");
+
+    let mut store = Store::new(&engine, Wasi::new(boot));
+    store.limiter(|wasi| &mut wasi.limiter);
+    let mut ending = call_module(boot, &module, &mut store, entered_tsc, parsed_tsc);
+
+    ending.last_call = store.data().last_call.describe();
+    ending.fuel_used = boot.fuel().map_or(0, |given| given.saturating_sub(store.get_fuel().unwrap_or(0)));
+    ending
+}
+
+/// What the engine is told. Features are wasmi's defaults, which are all stable proposals that it has.
+fn config(boot: BootInfo) -> Config {
+    let mut config = Config::default();
+    config
+        .consume_fuel(boot.fuel().is_some())
+        .ignore_custom_sections(true)
+        .set_max_stack_height(boot.max_wasm_stack_bytes().max(64 << 10))
+        .set_max_recursion_depth(boot.max_wasm_frames());
+    config
+}
+
+fn call_module(boot: BootInfo, module: &Module, store: &mut Store<Wasi>, entered_tsc: u64, parsed_tsc: u64) -> Ending {
+    let at_end = |ending: Ending, export: &str, instantiated_tsc: u64| Ending {
+        export: String::from(export),
+        tsc: [entered_tsc, parsed_tsc, instantiated_tsc],
+        ..ending
+    };
+    if let Some(fuel) = boot.fuel()
+        && let Err(error) = store.set_fuel(fuel)
+    {
+        return at_end(Ending::cannot_run(format!("{error}")), "", parsed_tsc);
+    }
+    let instance = match instantiate(module, store) {
+        Ok(instance) => instance,
+        Err(ending) => return at_end(ending, "start function or initialisation", parsed_tsc),
+    };
+    store.data_mut().memory = instance.get_memory(&*store, "memory");
+    let instantiated_tsc = clock::timestamp();
+    log::debug!("module instantiated");
+
+    let (ending, export) = match boot.entry() {
+        None => (invoke::command(store, instance), "_start"),
+        Some(name) => match core::str::from_utf8(name) {
+            Ok(name) => (invoke::function(store, instance, name, boot.entry_arguments()), name),
+            Err(_) => (Ending::cannot_run(String::from("the name of the function is not UTF-8")), ""),
+        },
+    };
+    at_end(ending, export, instantiated_tsc)
+}
+
+fn instantiate(module: &Module, store: &mut Store<Wasi>) -> Result<Instance, Ending> {
+    let linker = link::imports(module, store)?;
+    linker.instantiate_and_start(&mut *store, module).map_err(|error| instantiation_ending(&error, store))
+}
+
+/// Why instantiation failed: a memory or table that does not fit, a trap of the start function, or of a data segment.
+fn instantiation_ending(error: &Error, store: &Store<Wasi>) -> Ending {
+    if let Some(denied) = store.data().limiter.denied() {
+        return Ending::cannot_run(denied);
+    }
+    match error.kind() {
+        ErrorKind::Memory(_) | ErrorKind::Table(_) | ErrorKind::Linker(_) if error.as_trap_code().is_none() => {
+            Ending::cannot_run(format!("{error}"))
+        }
+        ErrorKind::Instantiation(_) if error.as_trap_code().is_none() => Ending::cannot_run(format!("{error}")),
+        _ => Ending::from_call(error),
+    }
+}

@@ -1,0 +1,25 @@
+//! Failures of the kernel itself: panics and an exhausted heap. Exceptions are the host's to report.
+
+use mote_abi::hypercall::{ExitArgs, exit_kind};
+
+use crate::{console::Line, hypercall, memory};
+
+/// Ends the run as a kernel panic.
+pub(crate) fn abort(message: &str) -> ! {
+    end(exit_kind::PANIC, message.as_bytes())
+}
+
+fn end(kind: u32, message: &[u8]) -> ! {
+    hypercall::exit(ExitArgs { kind, ..ExitArgs::default() }, [message, &[], &[]])
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    // The standard handler of a failed allocation panics; the allocator remembers what it refused.
+    let text = Line::<1024>::new(format_args!("{}", info.message()));
+    if text.as_bytes().starts_with(b"memory allocation of ") && memory::was_exhausted() {
+        end(exit_kind::OUT_OF_MEMORY, text.as_bytes())
+    }
+    let text = Line::<1024>::new(format_args!("{info}"));
+    end(exit_kind::PANIC, text.as_bytes())
+}

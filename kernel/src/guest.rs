@@ -1,0 +1,148 @@
+//! The memory that kernel and host share, at its fixed addresses.
+//!
+//! The only module that makes references or accesses out of the constants of [`mote_abi::layout`]. What the host may
+//! change while the kernel runs is read as single words, never through a reference.
+
+use core::{
+    ptr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use mote_abi::{
+    boot::{self, Clock, Span, flags, status_offset},
+    layout::{BOOT_INFO, CONFIG, HOST_STATUS, MODULE, PAGE_BYTES},
+};
+
+/// What the host told at the start.
+#[derive(Clone, Copy)]
+pub(crate) struct BootInfo(&'static boot::BootInfo);
+
+impl BootInfo {
+    pub(crate) fn read() -> Self {
+        // SAFETY: BOOT_INFO is a mapped, page-aligned, read-only page holding a BootInfo, every bit pattern of which is
+        // valid. The host changes it only while the vCPU is not running, and then only `clock`, which nobody reads
+        // through this reference.
+        Self(unsafe { &*(BOOT_INFO.start as *const boot::BootInfo) })
+    }
+
+    /// The module file.
+    pub(crate) fn module(self) -> &'static [u8] {
+        let bytes = self.0.module_bytes.min(MODULE.bytes()) as usize;
+        // SAFETY: the host maps MODULE read-only for the whole module file.
+        unsafe { core::slice::from_raw_parts(MODULE.start as *const u8, bytes) }
+    }
+
+    pub(crate) fn arguments(self) -> Strings {
+        strings(self.0.arguments)
+    }
+
+    pub(crate) fn environment(self) -> Strings {
+        strings(self.0.environment)
+    }
+
+    /// The function to call, if not the start function of a command.
+    pub(crate) fn entry(self) -> Option<&'static [u8]> {
+        strings(self.0.entry).iter().next()
+    }
+
+    pub(crate) fn entry_arguments(self) -> Strings {
+        strings(self.0.entry_arguments)
+    }
+
+    pub(crate) fn ram_bytes(self) -> u64 {
+        self.0.ram_bytes
+    }
+
+    pub(crate) fn max_wasm_memory_bytes(self) -> u64 {
+        self.0.max_wasm_memory_bytes
+    }
+
+    pub(crate) fn max_wasm_stack_bytes(self) -> usize {
+        self.0.max_wasm_stack_bytes as usize
+    }
+
+    pub(crate) fn max_wasm_frames(self) -> usize {
+        self.0.max_wasm_frames as usize
+    }
+
+    pub(crate) fn fuel(self) -> Option<u64> {
+        (self.0.flags & flags::FUEL != 0).then_some(self.0.fuel)
+    }
+
+    pub(crate) fn has_invariant_tsc(self) -> bool {
+        self.0.flags & flags::INVARIANT_TSC != 0
+    }
+
+    pub(crate) fn random_seed(self) -> [u8; 32] {
+        self.0.random_seed
+    }
+
+    pub(crate) fn is_terminal(self, stream: usize) -> bool {
+        self.0.streams.get(stream) == Some(&boot::stream_kind::TERMINAL)
+    }
+
+    pub(crate) fn log_level(self) -> u32 {
+        self.0.log_level
+    }
+
+    /// The clock bases of this moment.
+    pub(crate) fn clock(self) -> Clock {
+        // SAFETY: as in `read`; a volatile copy, as the host may have renewed the bases in a hypercall.
+        unsafe { ptr::read_volatile(&raw const self.0.clock) }
+    }
+}
+
+/// Strings of the configuration region.
+#[derive(Clone, Copy)]
+pub(crate) struct Strings {
+    bytes: &'static [u8],
+    count: u32,
+}
+
+impl Strings {
+    /// All strings, each with its NUL.
+    pub(crate) fn bytes(self) -> &'static [u8] {
+        self.bytes
+    }
+
+    pub(crate) fn count(self) -> u32 {
+        self.count
+    }
+
+    /// Each string without its NUL.
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'static [u8]> {
+        let strings = self.bytes.split(|byte| *byte == 0);
+        strings.take(self.count as usize)
+    }
+}
+
+fn strings(span: Span) -> Strings {
+    let whole = CONFIG.contains_range(CONFIG.start + u64::from(span.offset), u64::from(span.bytes));
+    let (offset, bytes, count) = if whole { (span.offset, span.bytes, span.count) } else { (0, 0, 0) };
+    let start = (CONFIG.start + u64::from(offset)) as *const u8;
+    // SAFETY: the span was just checked to lie in CONFIG, of which the host maps the pages that it filled.
+    let bytes = unsafe { core::slice::from_raw_parts(start, bytes as usize) };
+    Strings { bytes, count }
+}
+
+/// Bytes of the output ring that the host took.
+pub(crate) fn ring_tail() -> u64 {
+    status(status_offset::RING_TAIL)
+}
+
+/// Bytes of RAM that no demand page uses yet.
+pub(crate) fn free_ram_bytes() -> u64 {
+    status(status_offset::FREE_CHUNKS).saturating_mul(mote_abi::layout::CHUNK_BYTES)
+}
+
+/// Whether nobody will ever read what is written to standard stream `stream`.
+pub(crate) fn is_broken(stream: u32) -> bool {
+    status(status_offset::BROKEN_STREAMS) >> stream & 1 == 1
+}
+
+fn status(offset: u64) -> u64 {
+    const { assert!(size_of::<boot::HostStatus>() as u64 <= PAGE_BYTES) }
+    // SAFETY: HOST_STATUS is a mapped page, the offsets are those of aligned 64-bit fields within it, and the host
+    // writes them as whole words. Only loads are made, so that the page is read-only does not matter.
+    unsafe { &*((HOST_STATUS.start + offset) as *const AtomicU64) }.load(Ordering::Acquire)
+}

@@ -1,0 +1,171 @@
+//! WASI preview 1 (witx: `wasi_snapshot_preview1`), answered in the guest.
+//!
+//! This file is the table of all 46 functions with their types; the others implement them. Functions over files and
+//! sockets exist, so that any module links, and answer as for a process that has only its standard streams.
+
+mod clocks;
+mod errno;
+mod last_call;
+mod linear;
+mod poll;
+mod process;
+mod stdin;
+mod streams;
+
+use mote_kernel_logic::fd::FdTable;
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use wasmi::{Caller, Error, Extern, Func, Memory, Store};
+
+use crate::{engine::Limiter, guest::BootInfo};
+use errno::Errno;
+use last_call::LastCall;
+use linear::Linear;
+use stdin::Stdin;
+
+/// The module name under which preview 1 is imported.
+pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
+
+/// What a running module has of its host.
+pub(crate) struct Wasi {
+    pub(crate) limiter: Limiter,
+    /// The exported linear memory, once the module is instantiated.
+    pub(crate) memory: Option<Memory>,
+    pub(crate) last_call: LastCall,
+    boot: BootInfo,
+    fds: FdTable,
+    random: ChaCha20Rng,
+    stdin: Stdin,
+}
+
+impl Wasi {
+    pub(crate) fn new(boot: BootInfo) -> Self {
+        Self {
+            limiter: Limiter::new(boot),
+            memory: None,
+            last_call: LastCall::default(),
+            boot,
+            fds: FdTable::with_standard_streams(),
+            random: ChaCha20Rng::from_seed(boot.random_seed()),
+            stdin: Stdin::default(),
+        }
+    }
+}
+
+/// Makes [`function`] out of lines `name(arguments) => implementation`. An implementation gets the state, the linear
+/// memory and the arguments, and its error becomes the errno that the module sees.
+macro_rules! preview1 {
+    ($($name:ident($($argument:ident: $type:ty),*) => $implementation:expr;)*) => {
+        /// The function `name` of preview 1, `None` if there is none.
+        pub(crate) fn function(name: &str, store: &mut Store<Wasi>) -> Option<Func> {
+            match name {
+                $(stringify!($name) => Some(Func::wrap(store, |mut caller: Caller<'_, Wasi>, $($argument: $type),*| -> Result<i32, Error> {
+                    caller.data_mut().last_call.record(stringify!($name), &[$(Argument::from($argument).0),*]);
+                    let (mut memory, wasi) = view(&mut caller)?;
+                    let result: Result<(), Errno> = ($implementation)(wasi, &mut memory, $(<$type as Unsigned>::unsigned($argument)),*);
+                    Ok(errno::to_code(result))
+                })),)*
+                "proc_exit" => Some(Func::wrap(store, |mut caller: Caller<'_, Wasi>, status: i32| -> Result<(), Error> {
+                    caller.data_mut().last_call.record("proc_exit", &[i64::from(status)]);
+                    Err(Error::i32_exit(status))
+                })),
+                _ => None,
+            }
+        }
+    };
+}
+
+preview1! {
+    args_get(argv: i32, buffer: i32) => process::args_get;
+    args_sizes_get(count: i32, bytes: i32) => process::args_sizes_get;
+    environ_get(environ: i32, buffer: i32) => process::environ_get;
+    environ_sizes_get(count: i32, bytes: i32) => process::environ_sizes_get;
+    random_get(buffer: i32, bytes: i32) => process::random_get;
+    proc_raise(signal: i32) => |_, _, _| Err(Errno::Notsup);
+    sched_yield() => |_, _| Ok(());
+
+    clock_res_get(id: i32, resolution: i32) => clocks::res_get;
+    clock_time_get(id: i32, precision: i64, time: i32) => clocks::time_get;
+    poll_oneoff(subscriptions: i32, events: i32, count: i32, happened: i32) => poll::oneoff;
+
+    fd_read(fd: i32, iovs: i32, count: i32, done: i32) => streams::read;
+    fd_write(fd: i32, iovs: i32, count: i32, done: i32) => streams::write;
+    fd_close(fd: i32) => streams::close;
+    fd_renumber(from: i32, to: i32) => streams::renumber;
+    fd_fdstat_get(fd: i32, stat: i32) => streams::fdstat_get;
+    fd_fdstat_set_flags(fd: i32, flags: i32) => streams::fdstat_set_flags;
+    fd_fdstat_set_rights(fd: i32, base: i64, inheriting: i64) => streams::fdstat_set_rights;
+    fd_filestat_get(fd: i32, stat: i32) => streams::filestat_get;
+    fd_seek(fd: i32, offset: i64, whence: i32, position: i32) => |wasi: &mut Wasi, _, fd, _, _, _| streams::only(wasi, fd, Errno::Spipe);
+    fd_tell(fd: i32, position: i32) => |wasi: &mut Wasi, _, fd, _| streams::only(wasi, fd, Errno::Spipe);
+    fd_pread(fd: i32, iovs: i32, count: i32, offset: i64, done: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Spipe);
+    fd_pwrite(fd: i32, iovs: i32, count: i32, offset: i64, done: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Spipe);
+    fd_advise(fd: i32, offset: i64, length: i64, advice: i32) => |wasi: &mut Wasi, _, fd, _, _, _| streams::only(wasi, fd, Errno::Spipe);
+    fd_allocate(fd: i32, offset: i64, length: i64) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Spipe);
+    fd_datasync(fd: i32) => |wasi: &mut Wasi, _, fd| streams::only(wasi, fd, Errno::Inval);
+    fd_sync(fd: i32) => |wasi: &mut Wasi, _, fd| streams::only(wasi, fd, Errno::Inval);
+    fd_filestat_set_size(fd: i32, bytes: i64) => |wasi: &mut Wasi, _, fd, _| streams::only(wasi, fd, Errno::Inval);
+    fd_filestat_set_times(fd: i32, accessed: i64, modified: i64, flags: i32) => |wasi: &mut Wasi, _, fd, _, _, _| streams::only(wasi, fd, Errno::Inval);
+    fd_prestat_get(fd: i32, prestat: i32) => |_, _, _, _| Err(Errno::Badf);
+    fd_prestat_dir_name(fd: i32, path: i32, bytes: i32) => |_, _, _, _, _| Err(Errno::Badf);
+    fd_readdir(fd: i32, buffer: i32, bytes: i32, cookie: i64, used: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
+
+    path_create_directory(fd: i32, path: i32, bytes: i32) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Notdir);
+    path_filestat_get(fd: i32, flags: i32, path: i32, bytes: i32, stat: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
+    path_filestat_set_times(fd: i32, flags: i32, path: i32, bytes: i32, accessed: i64, modified: i64, which: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
+    path_link(from_fd: i32, flags: i32, from: i32, from_bytes: i32, to_fd: i32, to: i32, to_bytes: i32) => |wasi: &mut Wasi, _, fd, _, _, _, to_fd, _, _| streams::only(wasi, to_fd, Errno::Notdir).map_err(|error| streams::only(wasi, fd, error).err().unwrap_or(error));
+    path_open(fd: i32, dirflags: i32, path: i32, bytes: i32, oflags: i32, base: i64, inheriting: i64, flags: i32, opened: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
+    path_readlink(fd: i32, path: i32, path_bytes: i32, buffer: i32, bytes: i32, used: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
+    path_remove_directory(fd: i32, path: i32, bytes: i32) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Notdir);
+    path_rename(from_fd: i32, from: i32, from_bytes: i32, to_fd: i32, to: i32, to_bytes: i32) => |wasi: &mut Wasi, _, fd, _, _, to_fd, _, _| streams::only(wasi, to_fd, Errno::Notdir).map_err(|error| streams::only(wasi, fd, error).err().unwrap_or(error));
+    path_symlink(target: i32, target_bytes: i32, fd: i32, path: i32, bytes: i32) => |wasi: &mut Wasi, _, _, _, fd, _, _| streams::only(wasi, fd, Errno::Notdir);
+    path_unlink_file(fd: i32, path: i32, bytes: i32) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Notdir);
+
+    sock_accept(fd: i32, flags: i32, accepted: i32) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Notsock);
+    sock_recv(fd: i32, iovs: i32, count: i32, flags: i32, done: i32, out_flags: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _| streams::only(wasi, fd, Errno::Notsock);
+    sock_send(fd: i32, iovs: i32, count: i32, flags: i32, done: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Notsock);
+    sock_shutdown(fd: i32, how: i32) => |wasi: &mut Wasi, _, fd, _| streams::only(wasi, fd, Errno::Notsock);
+}
+
+/// The module's memory and the state, side by side.
+fn view<'a>(caller: &'a mut Caller<'_, Wasi>) -> Result<(Linear<'a>, &'a mut Wasi), Error> {
+    // Start functions run before the instance is known outside.
+    let exported = caller.data().memory.or_else(|| caller.get_export("memory").and_then(Extern::into_memory));
+    let memory = exported.ok_or_else(|| Error::new("a module that calls WASI must export its memory as `memory`"))?;
+    let (bytes, wasi) = memory.data_and_store_mut(&mut *caller);
+    Ok((Linear::new(bytes), wasi))
+}
+
+/// An argument of any width as the record of calls keeps it.
+struct Argument(i64);
+
+impl From<i32> for Argument {
+    fn from(value: i32) -> Self {
+        Self(i64::from(value))
+    }
+}
+
+impl From<i64> for Argument {
+    fn from(value: i64) -> Self {
+        Self(value)
+    }
+}
+
+/// WebAssembly's integers have no sign; WASI's have none either but for seek offsets.
+trait Unsigned {
+    type Unsigned;
+    fn unsigned(self) -> Self::Unsigned;
+}
+
+impl Unsigned for i32 {
+    type Unsigned = u32;
+    fn unsigned(self) -> u32 {
+        self.cast_unsigned()
+    }
+}
+
+impl Unsigned for i64 {
+    type Unsigned = u64;
+    fn unsigned(self) -> u64 {
+        self.cast_unsigned()
+    }
+}

@@ -1,0 +1,45 @@
+//! Arguments, environment, random numbers.
+
+use rand_chacha::rand_core::RngCore;
+
+use super::{Wasi, errno::Errno, linear::Linear};
+use crate::guest::Strings;
+
+pub(super) fn args_get(wasi: &mut Wasi, memory: &mut Linear<'_>, argv: u32, buffer: u32) -> Result<(), Errno> {
+    get(wasi.boot.arguments(), memory, argv, buffer)
+}
+
+pub(super) fn args_sizes_get(wasi: &mut Wasi, memory: &mut Linear<'_>, count: u32, bytes: u32) -> Result<(), Errno> {
+    sizes_get(wasi.boot.arguments(), memory, count, bytes)
+}
+
+pub(super) fn environ_get(wasi: &mut Wasi, memory: &mut Linear<'_>, environ: u32, buffer: u32) -> Result<(), Errno> {
+    get(wasi.boot.environment(), memory, environ, buffer)
+}
+
+pub(super) fn environ_sizes_get(wasi: &mut Wasi, memory: &mut Linear<'_>, count: u32, bytes: u32) -> Result<(), Errno> {
+    sizes_get(wasi.boot.environment(), memory, count, bytes)
+}
+
+pub(super) fn random_get(wasi: &mut Wasi, memory: &mut Linear<'_>, buffer: u32, bytes: u32) -> Result<(), Errno> {
+    wasi.random.fill_bytes(memory.slice_mut(buffer, bytes)?);
+    Ok(())
+}
+
+/// Pointers to `pointers`, the strings with their NULs to `buffer`.
+fn get(strings: Strings, memory: &mut Linear<'_>, mut pointers: u32, buffer: u32) -> Result<(), Errno> {
+    memory.write(buffer, strings.bytes())?;
+    let mut at = buffer;
+    for string in strings.iter() {
+        memory.write_u32(pointers, at)?;
+        // Cannot overflow, as the buffer was just written; pointers can.
+        at = at.saturating_add(string.len() as u32 + 1);
+        pointers = pointers.checked_add(4).ok_or(Errno::Fault)?;
+    }
+    Ok(())
+}
+
+fn sizes_get(strings: Strings, memory: &mut Linear<'_>, count: u32, bytes: u32) -> Result<(), Errno> {
+    memory.write_u32(count, strings.count())?;
+    memory.write_u32(bytes, strings.bytes().len() as u32)
+}

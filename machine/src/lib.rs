@@ -1,0 +1,12 @@
+//! The guest machine as data: page tables, descriptor tables, exception stubs.
+//!
+//! Whoever starts the kernel writes these into guest memory: the VMM from outside, a boot stub from inside. So this
+//! crate neither allocates nor executes anything privileged; it computes words and hands them to a
+//! [`paging::TableMemory`] or returns bytes.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod descriptor;
+pub mod paging;
+pub mod stub;

@@ -1,0 +1,302 @@
+//! What a VM is made for: arguments, streams, limits.
+
+use std::{
+    fmt,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use mote_abi::{
+    boot::Span,
+    layout::{CONFIG, MAX_RAM_BYTES, MIN_RAM_BYTES},
+};
+use thiserror::Error;
+
+/// Everything about one run but kernel and module.
+#[derive(Debug)]
+pub struct Config {
+    /// What is called.
+    pub entry: Entry,
+    /// The program's arguments, its own name first.
+    pub arguments: Vec<String>,
+    /// Environment.
+    pub environment: Vec<(String, String)>,
+    /// Where standard input comes from.
+    pub stdin: Input,
+    /// Where standard output goes.
+    pub stdout: Output,
+    /// Where standard error goes.
+    pub stderr: Output,
+    /// Bounds.
+    pub limits: Limits,
+    /// Ends the run when it becomes readable, as a pipe to which a signal handler writes.
+    pub interrupt_on: Option<OwnedFd>,
+    /// What the kernel logs; its lines become `tracing` events.
+    pub log_level: LogLevel,
+    /// Seed of the module's random generator; `None` takes one of the operating system.
+    pub random_seed: Option<[u8; 32]>,
+}
+
+/// What is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// `_start`, as a WASI command has it.
+    Start,
+    /// An export, with arguments as text; its results go to standard output, one a line.
+    Invoke {
+        /// Name of the export.
+        function: String,
+        /// One text for each parameter.
+        arguments: Vec<String>,
+    },
+}
+
+/// Bounds of a run. All are enforced, always.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Guest RAM: linear memories, the engine's code and data, everything. A multiple of 2 MiB is used.
+    pub ram_bytes: u64,
+    /// Linear memories together; `None` for no bound but RAM.
+    pub wasm_memory_bytes: Option<u64>,
+    /// Fuel; `None` to run without counting.
+    pub fuel: Option<u64>,
+    /// Wall-clock time from the first instruction of the guest.
+    pub deadline: Option<Duration>,
+    /// Stack of WebAssembly values.
+    pub wasm_stack_bytes: u64,
+    /// WebAssembly functions that call each other.
+    pub wasm_frames: u64,
+}
+
+impl Default for Limits {
+    /// 1 GiB of RAM, of which only what is touched is taken from the host; no fuel, no deadline; a stack for 50,000
+    /// frames.
+    fn default() -> Self {
+        Self {
+            ram_bytes: 1 << 30,
+            wasm_memory_bytes: None,
+            fuel: None,
+            deadline: None,
+            wasm_stack_bytes: 8 << 20,
+            wasm_frames: 50_000,
+        }
+    }
+}
+
+impl Default for Config {
+    /// The start function, no arguments, no input, output thrown away.
+    fn default() -> Self {
+        Self {
+            entry: Entry::Start,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            stdin: Input::Empty,
+            stdout: Output::Null,
+            stderr: Output::Null,
+            limits: Limits::default(),
+            interrupt_on: None,
+            log_level: LogLevel::Off,
+            random_seed: None,
+        }
+    }
+}
+
+/// How much the kernel logs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the names of the levels say it")]
+pub enum LogLevel {
+    #[default]
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Where standard input comes from.
+#[derive(Debug)]
+pub enum Input {
+    /// Nothing: its end is reached at once.
+    Empty,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A file, pipe or terminal.
+    Fd(OwnedFd),
+}
+
+/// Where output goes.
+#[derive(Debug)]
+pub enum Output {
+    /// Away.
+    Null,
+    /// Into memory.
+    Buffer(SharedBuffer),
+    /// To a file, pipe or terminal.
+    Fd(OwnedFd),
+}
+
+/// Output in memory, up to a bound; beyond it the program sees a broken pipe.
+#[derive(Debug, Clone)]
+pub struct SharedBuffer {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    max_bytes: usize,
+}
+
+impl SharedBuffer {
+    /// A buffer for at most `max_bytes` bytes.
+    pub fn new(max_bytes: usize) -> Self {
+        Self { bytes: Arc::default(), max_bytes }
+    }
+
+    /// What came so far.
+    pub fn contents(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes as much as fits; `false` if that was not all.
+    pub(crate) fn append(&self, bytes: &[u8]) -> bool {
+        let mut contents = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.max_bytes.saturating_sub(contents.len());
+        contents.extend(bytes.iter().take(room));
+        bytes.len() <= room
+    }
+}
+
+/// A configuration that cannot be.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Guest RAM out of bounds.
+    #[error("{bytes} bytes of guest RAM are out of range: it must be {MIN_RAM_BYTES} to {MAX_RAM_BYTES} bytes (16 MiB to 60 GiB)")]
+    Ram {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// A NUL byte where the guest's strings end.
+    #[error("{what} {text:?} contains a NUL byte")]
+    Nul {
+        /// Argument, environment variable or function name.
+        what: &'static str,
+        /// The text.
+        text: String,
+    },
+    /// An environment name that cannot be told from its value.
+    #[error("environment variable name {name:?} is empty or contains `=`")]
+    EnvironmentName {
+        /// The name.
+        name: String,
+    },
+    /// Too many or too long strings.
+    #[error("arguments and environment take {bytes} bytes, at most {} can be passed", CONFIG.bytes())]
+    TooLarge {
+        /// What they take.
+        bytes: usize,
+    },
+}
+
+/// The strings of a configuration as they lie in [`CONFIG`].
+#[derive(Debug, Default)]
+pub(crate) struct Strings {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) arguments: Span,
+    pub(crate) environment: Span,
+    pub(crate) entry: Span,
+    pub(crate) entry_arguments: Span,
+}
+
+impl Config {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        let bytes = self.limits.ram_bytes;
+        if (MIN_RAM_BYTES..=MAX_RAM_BYTES).contains(&bytes) { Ok(()) } else { Err(ConfigError::Ram { bytes }) }
+    }
+
+    pub(crate) fn strings(&self) -> Result<Strings, ConfigError> {
+        let mut strings = Strings::default();
+        strings.arguments = strings.push("argument", &self.arguments)?;
+        for (name, _) in &self.environment {
+            if name.is_empty() || name.contains('=') {
+                return Err(ConfigError::EnvironmentName { name: name.clone() });
+            }
+        }
+        let environment: Vec<String> = self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        strings.environment = strings.push("environment variable", &environment)?;
+        if let Entry::Invoke { function, arguments } = &self.entry {
+            strings.entry = strings.push("function name", std::slice::from_ref(function))?;
+            strings.entry_arguments = strings.push("argument", arguments)?;
+        }
+        Ok(strings)
+    }
+}
+
+impl Strings {
+    fn push(&mut self, what: &'static str, texts: &[String]) -> Result<Span, ConfigError> {
+        let offset = self.bytes.len();
+        for text in texts {
+            if text.contains('\0') {
+                return Err(ConfigError::Nul { what, text: text.clone() });
+            }
+            self.bytes.extend_from_slice(text.as_bytes());
+            self.bytes.push(0);
+        }
+        let too_large = ConfigError::TooLarge { bytes: self.bytes.len() };
+        if self.bytes.len() as u64 > CONFIG.bytes() {
+            return Err(too_large);
+        }
+        let number = |value: usize| u32::try_from(value).ok();
+        match (number(offset), number(self.bytes.len() - offset), number(texts.len())) {
+            (Some(offset), Some(bytes), Some(count)) => Ok(Span { offset, bytes, count, reserved: 0 }),
+            _ => Err(too_large),
+        }
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("_start"),
+            Self::Invoke { function, .. } => f.write_str(function),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn strings_come_out_as_they_went_in(arguments in prop::collection::vec("[^\0]{0,20}", 0..20), value in "[^\0]{0,9}") {
+            let config = Config { arguments: arguments.clone(), environment: vec![("N".into(), value.clone())], ..Config::default() };
+            let strings = config.strings().unwrap();
+            let part = |span: Span| &strings.bytes[span.offset as usize..][..span.bytes as usize];
+            let expected: Vec<u8> = arguments.iter().flat_map(|text| text.bytes().chain([0])).collect();
+            prop_assert_eq!(part(strings.arguments), expected);
+            prop_assert_eq!(part(strings.environment), format!("N={value}\0").into_bytes());
+            prop_assert_eq!(strings.arguments.count as usize, arguments.len());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_passed_is_refused() {
+        let config = |arguments: &[&str], name: &str| Config {
+            arguments: arguments.iter().map(|text| text.to_string()).collect(),
+            environment: vec![(name.into(), String::new())],
+            ..Config::default()
+        };
+        assert!(matches!(config(&["a\0b"], "N").strings(), Err(ConfigError::Nul { what: "argument", .. })));
+        assert!(matches!(config(&[], "A=B").strings(), Err(ConfigError::EnvironmentName { .. })));
+        assert!(matches!(config(&[], "").strings(), Err(ConfigError::EnvironmentName { .. })));
+        let long = "x".repeat(1 << 20);
+        assert!(matches!(config(&[&long], "N").strings(), Err(ConfigError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_full_buffer_says_so() {
+        let buffer = SharedBuffer::new(3);
+        assert!(buffer.append(b"ab"));
+        assert!(!buffer.append(b"cd"));
+        assert_eq!(buffer.contents(), b"abc");
+    }
+}

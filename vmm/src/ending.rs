@@ -1,0 +1,281 @@
+//! How a run can end.
+
+use std::fmt;
+
+use mote_abi::{hypercall::trap, layout::{PAGE_BYTES, STACK}};
+use mote_machine::stub::Frame;
+use thiserror::Error;
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The program ended by itself, with this status.
+    Exited(u32),
+    /// A WebAssembly trap.
+    Trapped(Box<Trap>),
+    /// The module cannot be run.
+    Rejected(Rejection),
+    /// The deadline passed.
+    DeadlineExceeded,
+    /// Somebody interrupted it.
+    Interrupted,
+    /// The guest kernel failed or misbehaved.
+    GuestFault(Box<GuestFault>),
+    /// The host could not go on.
+    HostFailure(HostFailure),
+}
+
+/// A WebAssembly trap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trap {
+    /// Which.
+    pub kind: TrapKind,
+    /// What the engine says.
+    pub message: String,
+    /// The export that was called.
+    pub export: String,
+    /// The last call from the module to the host, with its arguments; empty if there was none.
+    pub last_call: String,
+}
+
+impl fmt::Display for Trap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.kind.name().unwrap_or(&self.message);
+        write!(f, "wasm trap: {name}, in a call of `{}`", self.export)?;
+        if !self.last_call.is_empty() {
+            write!(f, "; the last call to the host was {}", self.last_call)?;
+        }
+        Ok(())
+    }
+}
+
+/// Traps, with the names of the WebAssembly specification's test-suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the specification explains them")]
+pub enum TrapKind {
+    Unreachable,
+    MemoryOutOfBounds,
+    TableOutOfBounds,
+    IndirectCallToNull,
+    IntegerDivideByZero,
+    IntegerOverflow,
+    InvalidConversionToInteger,
+    StackOverflow,
+    BadSignature,
+    OutOfFuel,
+    GrowthLimited,
+    OutOfSystemMemory,
+    Other,
+}
+
+impl TrapKind {
+    /// `None` for a code that no kernel of ours sends.
+    pub(crate) fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            trap::UNREACHABLE => Self::Unreachable,
+            trap::MEMORY_OUT_OF_BOUNDS => Self::MemoryOutOfBounds,
+            trap::TABLE_OUT_OF_BOUNDS => Self::TableOutOfBounds,
+            trap::INDIRECT_CALL_TO_NULL => Self::IndirectCallToNull,
+            trap::INTEGER_DIVIDE_BY_ZERO => Self::IntegerDivideByZero,
+            trap::INTEGER_OVERFLOW => Self::IntegerOverflow,
+            trap::INVALID_CONVERSION_TO_INTEGER => Self::InvalidConversionToInteger,
+            trap::STACK_OVERFLOW => Self::StackOverflow,
+            trap::BAD_SIGNATURE => Self::BadSignature,
+            trap::OUT_OF_FUEL => Self::OutOfFuel,
+            trap::GROWTH_LIMITED => Self::GrowthLimited,
+            trap::OUT_OF_SYSTEM_MEMORY => Self::OutOfSystemMemory,
+            trap::OTHER => Self::Other,
+            _ => return None,
+        })
+    }
+
+    /// The specification's name; `None` for [`TrapKind::Other`].
+    pub fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Unreachable => "unreachable",
+            Self::MemoryOutOfBounds => "out of bounds memory access",
+            Self::TableOutOfBounds => "out of bounds table access",
+            Self::IndirectCallToNull => "uninitialized element",
+            Self::IntegerDivideByZero => "integer divide by zero",
+            Self::IntegerOverflow => "integer overflow",
+            Self::InvalidConversionToInteger => "invalid conversion to integer",
+            Self::StackOverflow => "call stack exhausted",
+            Self::BadSignature => "indirect call type mismatch",
+            Self::OutOfFuel => "all fuel consumed",
+            Self::GrowthLimited => "growth beyond a limit",
+            Self::OutOfSystemMemory => "out of memory in the engine",
+            Self::Other => return None,
+        })
+    }
+}
+
+/// Why a module cannot be run.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Rejection {
+    /// It is not valid WebAssembly, or needs a proposal that the engine lacks.
+    #[error("the module is not valid: {0}")]
+    Invalid(String),
+    /// It is valid but cannot be run here.
+    #[error("the module cannot be run: {0}")]
+    CannotRun(String),
+}
+
+/// What the guest kernel did that a kernel may not do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum GuestFault {
+    /// It found itself in a state that cannot be, and said so.
+    #[error("the guest kernel panicked: {0}")]
+    Panic(String),
+    /// Its heap is exhausted.
+    #[error("guest RAM is exhausted ({0}); give it more with --memory")]
+    OutOfMemory(String),
+    /// A processor exception.
+    #[error("{0}")]
+    Exception(Exception),
+    /// A request that no kernel of ours sends.
+    #[error("the guest kernel sent a bad request: {0}")]
+    BadRequest(String),
+    /// Output that is no record of the ring.
+    #[error("the guest kernel corrupted its output ring: {0}")]
+    BadOutput(String),
+    /// An access to an address with no memory.
+    #[error("the guest kernel touched {address:#x}, where no memory is")]
+    StrayAccess {
+        /// Guest-physical address.
+        address: u64,
+    },
+    /// The virtual machine stopped in a way that a kernel of ours never causes.
+    #[error("the guest kernel stopped the virtual machine: {0}")]
+    Stopped(&'static str),
+}
+
+/// A processor exception with its registers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exception {
+    /// Vector, error code and the registers that the processor saved.
+    pub vector: u64,
+    /// Error code, 0 where the exception has none.
+    pub error_code: u64,
+    /// Faulting address of a page fault.
+    pub address: u64,
+    /// Instruction.
+    pub rip: u64,
+    /// Stack.
+    pub rsp: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// The other general registers: name and value.
+    pub registers: Vec<(&'static str, u64)>,
+}
+
+impl Exception {
+    pub(crate) fn new(frame: &Frame, address: u64, registers: Vec<(&'static str, u64)>) -> Self {
+        let Frame { vector, error_code, rip, rsp, rflags, .. } = *frame;
+        Self { vector, error_code, address, rip, rsp, rflags, registers }
+    }
+
+    /// Whether the kernel ran over the end of its stack.
+    pub fn is_stack_overflow(&self) -> bool {
+        self.vector == 14 && (STACK.start - PAGE_BYTES..STACK.start).contains(&self.address)
+    }
+}
+
+impl fmt::Display for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_stack_overflow() {
+            write!(f, "the guest kernel's stack overflowed: ")?;
+        } else {
+            write!(f, "the guest kernel faulted: ")?;
+        }
+        let Self { vector, error_code, rip, rsp, rflags, address, .. } = self;
+        write!(f, "{} ({vector}), error code {error_code:#x}, at rip {rip:#x}, rsp {rsp:#x}, rflags {rflags:#x}", name(*vector))?;
+        if *vector == 14 {
+            let access = match error_code {
+                code if code & 0x10 != 0 => "execution of",
+                code if code & 0x02 != 0 => "write to",
+                _ => "read of",
+            };
+            let page = if error_code & 1 == 0 { "is not mapped" } else { "does not allow that" };
+            write!(f, "; {access} {address:#x}, which {page}")?;
+        }
+        for (name, value) in &self.registers {
+            write!(f, ", {name} {value:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Names of the exceptions (AMD64 Architecture Programmer's Manual, volume 2, table 8-1).
+fn name(vector: u64) -> &'static str {
+    match vector {
+        0 => "divide error #DE",
+        1 => "debug #DB",
+        3 => "breakpoint #BP",
+        4 => "overflow #OF",
+        5 => "bound range #BR",
+        6 => "invalid opcode #UD",
+        7 => "device not available #NM",
+        8 => "double fault #DF",
+        10 => "invalid TSS #TS",
+        11 => "segment not present #NP",
+        12 => "stack #SS",
+        13 => "general protection #GP",
+        14 => "page fault #PF",
+        16 => "x87 floating-point #MF",
+        17 => "alignment check #AC",
+        18 => "machine check #MC",
+        19 => "SIMD floating-point #XF",
+        _ => "exception",
+    }
+}
+
+/// What the host could not do while the VM ran.
+#[derive(Debug, Error)]
+pub enum HostFailure {
+    /// KVM refused to run the vCPU.
+    #[error("KVM_RUN failed: {0}")]
+    Run(std::io::Error),
+    /// Memory that a guest may see is gone from the host, as when the module's file was cut short.
+    #[error("memory of the guest is not there any more; was the module's file changed while it ran?")]
+    MemoryGone,
+    /// The processor state does not fit this machine.
+    #[error("KVM cannot enter the guest (reason {reason:#x})")]
+    Entry {
+        /// Hardware's reason.
+        reason: u64,
+    },
+    /// The machine in guest memory could not be read or changed.
+    #[error("the guest machine cannot be reached: {0}")]
+    Machine(String),
+    /// Standard output or error could not be written.
+    #[error("cannot write {stream}: {source}")]
+    Output {
+        /// Which.
+        stream: &'static str,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guard_page_is_a_stack_overflow_and_others_are_not() {
+        let at = |address| Exception { vector: 14, error_code: 6, address, rip: 0, rsp: 0, rflags: 2, registers: vec![] };
+        assert!(at(STACK.start - 8).is_stack_overflow());
+        assert!(!at(STACK.start).is_stack_overflow());
+        assert!(at(STACK.start - 8).to_string().contains("write to"));
+        assert!(at(0).to_string().contains("not mapped"));
+    }
+
+    #[test]
+    fn every_code_of_the_abi_has_a_kind() {
+        for code in trap::UNREACHABLE..=trap::OTHER {
+            assert!(TrapKind::from_code(code).is_some(), "{code}");
+        }
+        assert_eq!(TrapKind::from_code(0), None);
+        assert_eq!(TrapKind::from_code(trap::OTHER + 1), None);
+    }
+}

@@ -1,0 +1,51 @@
+//! Opening KVM, and saying what is wrong when that fails.
+
+use std::io;
+
+use kvm_ioctls::{Cap, Kvm};
+use thiserror::Error;
+
+/// KVM cannot be used.
+#[derive(Debug, Error)]
+pub enum KvmError {
+    /// No device.
+    #[error("there is no /dev/kvm: load the module (modprobe kvm-intel or kvm-amd), or enable virtualization in the firmware or, inside a VM, nested virtualization")]
+    Missing,
+    /// The device cannot be opened by this user.
+    #[error("no permission to open /dev/kvm: add yourself to its group (usermod -aG kvm $USER) and log in again")]
+    Permission,
+    /// The device cannot be opened.
+    #[error("cannot open /dev/kvm: {0}")]
+    Open(io::Error),
+    /// Too old or too strange a KVM.
+    #[error("this KVM cannot be used: {0}")]
+    Unsupported(&'static str),
+}
+
+/// Opens /dev/kvm and checks that it has what a VM of ours needs.
+pub fn open() -> Result<Kvm, KvmError> {
+    let kvm = Kvm::new().map_err(|error| match error.errno() {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => KvmError::Missing,
+        libc::EACCES | libc::EPERM => KvmError::Permission,
+        errno => KvmError::Open(io::Error::from_raw_os_error(errno)),
+    })?;
+    check(&kvm)?;
+    Ok(kvm)
+}
+
+fn check(kvm: &Kvm) -> Result<(), KvmError> {
+    const STABLE_API: i32 = 12;
+    if kvm.get_api_version() != STABLE_API {
+        return Err(KvmError::Unsupported("its API is not version 12"));
+    }
+    for (capability, missing) in [
+        (Cap::UserMemory, "it has no user memory slots (KVM_CAP_USER_MEMORY)"),
+        (Cap::ReadonlyMem, "it has no read-only memory slots (KVM_CAP_READONLY_MEM)"),
+        (Cap::GetTscKhz, "it cannot tell the time-stamp counter's rate (KVM_CAP_GET_TSC_KHZ)"),
+    ] {
+        if !kvm.check_extension(capability) {
+            return Err(KvmError::Unsupported(missing));
+        }
+    }
+    Ok(())
+}

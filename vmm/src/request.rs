@@ -1,0 +1,166 @@
+//! Requests: what the mailbox holds, copied out once and checked into a type.
+
+use std::time::Duration;
+
+use mote_abi::{
+    hypercall::{self, ExitArgs, FOREVER_NS, ReadStdinArgs, WaitArgs, exit_kind, interest},
+    layout::MAILBOX_DATA,
+    mailbox::{DATA_BYTES, REQUEST, Request as RawRequest},
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use zerocopy::FromZeros;
+
+use crate::ending::{Ending, GuestFault, Rejection, Trap, TrapKind};
+use zerocopy::IntoBytes;
+
+/// Longest text that is taken from a guest.
+const MAX_TEXT_BYTES: usize = 16 << 10;
+
+/// A checked request.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Exit(Box<ExitReport>),
+    DrainOutput,
+    ReadStdin { max_bytes: usize },
+    Wait { timeout: Option<Duration>, stdin: bool },
+    ReadClock,
+}
+
+/// What the guest says of its end.
+#[derive(Debug)]
+pub(crate) struct ExitReport {
+    pub(crate) ending: Ending,
+    pub(crate) fuel_used: u64,
+    /// Time-stamp counter: entry, parsed, instantiated, end.
+    pub(crate) tsc: [u64; 4],
+}
+
+impl Request {
+    /// Takes the request out of the mailbox: what the guest changes afterwards does not matter.
+    pub(crate) fn take(memory: &GuestMemoryMmap) -> Result<Self, GuestFault> {
+        let unreadable = |error: vm_memory::GuestMemoryError| GuestFault::BadRequest(error.to_string());
+        let mut raw = RawRequest::new_zeroed();
+        memory.read_slice(raw.as_mut_bytes(), GuestAddress(REQUEST)).map_err(unreadable)?;
+        memory.write_obj(0u32, GuestAddress(REQUEST)).map_err(unreadable)?;
+        Self::decode(&raw, |offset, bytes| {
+            let mut data = vec![0; bytes];
+            let address = GuestAddress(MAILBOX_DATA.start + offset as u64);
+            memory.read_slice(&mut data, address).map(|()| data).map_err(unreadable)
+        })
+    }
+
+    /// `data` reads bytes of the data area; it is only asked for what lies in it.
+    fn decode(raw: &RawRequest, data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFault>) -> Result<Self, GuestFault> {
+        let bad = |what: String| GuestFault::BadRequest(what);
+        let no_arguments = || bad("arguments that cannot be".into());
+        match raw.number {
+            0 => Err(bad("the doorbell rang without one".into())),
+            hypercall::EXIT => {
+                let arguments: ExitArgs = raw.arguments().ok_or_else(no_arguments)?;
+                ExitReport::decode(&arguments, data).map(|report| Self::Exit(Box::new(report)))
+            }
+            hypercall::DRAIN_OUTPUT => Ok(Self::DrainOutput),
+            hypercall::READ_STDIN => {
+                let arguments: ReadStdinArgs = raw.arguments().ok_or_else(no_arguments)?;
+                match usize::try_from(arguments.max_bytes) {
+                    Ok(max_bytes) if max_bytes <= DATA_BYTES => Ok(Self::ReadStdin { max_bytes }),
+                    _ => Err(bad(format!("a read of {} bytes, more than the mailbox holds", arguments.max_bytes))),
+                }
+            }
+            hypercall::WAIT => {
+                let arguments: WaitArgs = raw.arguments().ok_or_else(no_arguments)?;
+                if arguments.interests & !interest::STDIN != 0 {
+                    return Err(bad(format!("a wait for unknown events {:#x}", arguments.interests)));
+                }
+                let timeout = (arguments.timeout_ns != FOREVER_NS).then(|| Duration::from_nanos(arguments.timeout_ns));
+                Ok(Self::Wait { timeout, stdin: arguments.interests & interest::STDIN != 0 })
+            }
+            hypercall::READ_CLOCK => Ok(Self::ReadClock),
+            number => Err(bad(format!("unknown number {number:#x}"))),
+        }
+    }
+}
+
+impl ExitReport {
+    fn decode(arguments: &ExitArgs, data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFault>) -> Result<Self, GuestFault> {
+        let mut at = 0usize;
+        let mut text = |bytes: u32| {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let end = at.checked_add(bytes).filter(|end| *end <= DATA_BYTES);
+            let end = end.ok_or_else(|| GuestFault::BadRequest("texts longer than the mailbox".into()))?;
+            let contents = data(at, bytes.min(MAX_TEXT_BYTES))?;
+            at = end;
+            Ok::<_, GuestFault>(printable(&contents))
+        };
+        let message = text(arguments.message_bytes)?;
+        let export = text(arguments.export_bytes)?;
+        let last_call = text(arguments.last_call_bytes)?;
+        let ending = match arguments.kind {
+            exit_kind::EXITED => Ending::Exited(arguments.code),
+            exit_kind::TRAPPED => {
+                let kind = TrapKind::from_code(arguments.code);
+                let kind = kind.ok_or_else(|| GuestFault::BadRequest(format!("unknown trap {:#x}", arguments.code)))?;
+                Ending::Trapped(Box::new(Trap { kind, message, export, last_call }))
+            }
+            exit_kind::INVALID_MODULE => Ending::Rejected(Rejection::Invalid(message)),
+            exit_kind::CANNOT_RUN => Ending::Rejected(Rejection::CannotRun(message)),
+            exit_kind::PANIC => Ending::GuestFault(Box::new(GuestFault::Panic(message))),
+            exit_kind::OUT_OF_MEMORY => Ending::GuestFault(Box::new(GuestFault::OutOfMemory(message))),
+            kind => return Err(GuestFault::BadRequest(format!("unknown end {kind:#x}"))),
+        };
+        Ok(Self { ending, fuel_used: arguments.fuel_used, tsc: arguments.tsc })
+    }
+}
+
+/// A guest's text for a terminal: valid UTF-8 without control characters.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let show = |character: char| match character {
+        '\n' => "; ".into(),
+        character if character.is_control() => character.escape_default().to_string(),
+        character => character.to_string(),
+    };
+    text.trim_end().chars().map(show).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_abi::mailbox::ARGUMENT_BYTES;
+    use proptest::prelude::*;
+
+    fn decode(raw: &RawRequest) -> Result<Request, GuestFault> {
+        Request::decode(raw, |offset, bytes| {
+            assert!(offset + bytes <= DATA_BYTES, "asked beyond the mailbox");
+            Ok(vec![b'x'; bytes])
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_request_is_decoded_or_refused(number in 0u32..8, arguments in prop::array::uniform32(any::<u8>()), more in prop::array::uniform32(any::<u8>())) {
+            let mut raw = RawRequest { number, data_bytes: 0, arguments: [0; ARGUMENT_BYTES] };
+            raw.arguments[..32].copy_from_slice(&arguments);
+            raw.arguments[32..64].copy_from_slice(&more);
+            let _ = decode(&raw);
+        }
+
+        #[test]
+        fn texts_never_reach_beyond_the_mailbox(a in 0..2 * DATA_BYTES as u32, b: u32, c: u32) {
+            let arguments = ExitArgs { message_bytes: a, export_bytes: b, last_call_bytes: c, ..ExitArgs::default() };
+            let fits = u64::from(a) + u64::from(b) + u64::from(c) <= DATA_BYTES as u64;
+            prop_assert_eq!(decode(&RawRequest::new(hypercall::EXIT, &arguments, 0)).is_ok(), fits);
+        }
+
+        #[test]
+        fn printable_text_has_no_control_characters(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(!printable(&bytes).chars().any(char::is_control));
+        }
+    }
+
+    #[test]
+    fn a_ring_without_a_request_is_a_fault() {
+        let fault = decode(&RawRequest::new(0, &0u32, 0)).unwrap_err();
+        assert!(matches!(fault, GuestFault::BadRequest(_)));
+    }
+}

@@ -1,0 +1,244 @@
+//! Output: takes records out of the ring and writes them where they belong.
+//!
+//! Both the vCPU's thread and the housekeeping thread may drain; a lock keeps the order. Writing never blocks beyond a
+//! stop: a descriptor that may block is written only in pieces that poll(2) says it takes.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use mote_abi::{
+    boot::status_offset,
+    layout::{HOST_STATUS, RING_DATA, RING_HEAD},
+    ring::{HEADER_BYTES, Header, Stream, pieces, used_bytes},
+};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::FileType,
+    io::Errno,
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+use crate::{
+    config::Output,
+    control::Control,
+    ending::{GuestFault, HostFailure},
+    request::printable,
+};
+
+/// What a pipe takes without blocking once poll(2) says that it is writable (PIPE_BUF).
+const ATOMIC_BYTES: usize = 4096;
+/// How long a stopped run waits for a reader that takes nothing.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why draining failed.
+#[derive(Debug)]
+pub(crate) enum DrainError {
+    Guest(GuestFault),
+    Host(HostFailure),
+    /// A stop was asked for before all was written.
+    Stopped,
+}
+
+impl From<GuestMemoryError> for DrainError {
+    fn from(error: GuestMemoryError) -> Self {
+        Self::Host(HostFailure::Machine(error.to_string()))
+    }
+}
+
+/// How long draining may wait for readers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience<'a> {
+    /// Until a stop is asked for.
+    UntilStopped(&'a Control),
+    /// As long as readers take something now and then.
+    Grace,
+}
+
+/// Both streams, the position in the ring, and what was taken out of it but not written yet.
+#[derive(Debug)]
+pub(crate) struct OutputService {
+    tail: u64,
+    /// Bytes for one stream; at most a ring full.
+    batch: Vec<u8>,
+    batch_stream: Stream,
+    /// How many bytes of the batch were written.
+    written: usize,
+    stdout: Sink,
+    stderr: Sink,
+}
+
+#[derive(Debug)]
+struct Sink {
+    name: &'static str,
+    target: Output,
+    /// Whether a write can block.
+    may_block: bool,
+    broken: bool,
+}
+
+impl OutputService {
+    pub(crate) fn new(stdout: Output, stderr: Output) -> Self {
+        Self {
+            tail: 0,
+            batch: Vec::new(),
+            batch_stream: Stream::Stdout,
+            written: 0,
+            stdout: Sink::new("standard output", stdout),
+            stderr: Sink::new("standard error", stderr),
+        }
+    }
+
+    /// Writes out all that the guest has published. What cannot be written is dropped and the stream marked broken.
+    pub(crate) fn drain(&mut self, memory: &GuestMemoryMmap, patience: Patience<'_>) -> Result<(), DrainError> {
+        loop {
+            self.write_batch(patience)?;
+            // A stream that broke by the last write is published even if nothing new came.
+            let taken = self.take_batch(memory)?;
+            if !taken {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the records at the tail that are for one stream; `false` if there is none.
+    fn take_batch(&mut self, memory: &GuestMemoryMmap) -> Result<bool, DrainError> {
+        let head: u64 = memory.load(GuestAddress(RING_HEAD.start), Ordering::Acquire)?;
+        let used = used_bytes(head, self.tail).ok_or_else(|| bad_output(format!("head {head} does not fit tail {}", self.tail)))?;
+        let end = self.tail.wrapping_add(used);
+        self.batch.clear();
+        self.written = 0;
+        while self.tail != end {
+            let mut word = [0; HEADER_BYTES as usize];
+            copy_out(memory, self.tail, &mut word)?;
+            let left = end.wrapping_sub(self.tail);
+            let header = Header::decode(u32::from_le_bytes(word)).filter(|header| header.record_bytes() <= left);
+            let header = header.ok_or_else(|| bad_output(format!("no record at {}", self.tail)))?;
+            if !self.batch.is_empty() && header.stream != self.batch_stream {
+                break;
+            }
+            let (at, bytes) = (self.batch.len(), usize::try_from(header.payload_bytes).unwrap_or(0));
+            self.batch.resize(at + bytes, 0);
+            copy_out(memory, self.tail.wrapping_add(HEADER_BYTES), self.batch.get_mut(at..).unwrap_or(&mut []))?;
+            self.batch_stream = header.stream;
+            self.tail = self.tail.wrapping_add(header.record_bytes());
+            if let Stream::Log(level) = header.stream {
+                log(level, &printable(&self.batch));
+                self.batch.clear();
+            }
+        }
+        self.publish(memory)?;
+        Ok(used > 0)
+    }
+
+    fn write_batch(&mut self, patience: Patience<'_>) -> Result<(), DrainError> {
+        let sink = match self.batch_stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+            Stream::Log(_) => return Ok(()),
+        };
+        while let Some(rest) = self.batch.get(self.written..).filter(|rest| !rest.is_empty() && !sink.broken) {
+            match sink.write_some(rest, patience) {
+                Ok(Some(count)) => self.written += count,
+                Ok(None) => return Err(DrainError::Stopped),
+                Err(error) => {
+                    sink.broken = true;
+                    // A reader that went away is the program's business: it sees `pipe`. Anything else loses output.
+                    if error.kind() != io::ErrorKind::BrokenPipe {
+                        return Err(DrainError::Host(HostFailure::Output { stream: sink.name, source: error }));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the guest how far the ring is empty and which streams are broken.
+    fn publish(&self, memory: &GuestMemoryMmap) -> Result<(), DrainError> {
+        let broken = u64::from(self.stdout.broken) << 1 | u64::from(self.stderr.broken) << 2;
+        let at = |offset| GuestAddress(HOST_STATUS.start + offset);
+        memory.store(broken, at(status_offset::BROKEN_STREAMS), Ordering::Release)?;
+        memory.store(self.tail, at(status_offset::RING_TAIL), Ordering::Release)?;
+        Ok(())
+    }
+}
+
+fn bad_output(what: String) -> DrainError {
+    DrainError::Guest(GuestFault::BadOutput(what))
+}
+
+fn copy_out(memory: &GuestMemoryMmap, at: u64, mut to: &mut [u8]) -> Result<(), DrainError> {
+    for (offset, bytes) in pieces(at, to.len() as u64) {
+        let (now, later) = to.split_at_mut(usize::try_from(bytes).unwrap_or(0).min(to.len()));
+        memory.read_slice(now, GuestAddress(RING_DATA.start + offset))?;
+        to = later;
+    }
+    Ok(())
+}
+
+impl Sink {
+    fn new(name: &'static str, target: Output) -> Self {
+        let may_block = match &target {
+            Output::Fd(fd) => !is_regular_file(fd),
+            Output::Null | Output::Buffer(_) => false,
+        };
+        Self { name, target, may_block, broken: false }
+    }
+
+    /// Writes at least one byte; `None` if patience ended before.
+    fn write_some(&mut self, bytes: &[u8], patience: Patience<'_>) -> io::Result<Option<usize>> {
+        match &self.target {
+            Output::Null => Ok(Some(bytes.len())),
+            Output::Buffer(buffer) if buffer.append(bytes) => Ok(Some(bytes.len())),
+            Output::Buffer(_) => Err(io::ErrorKind::BrokenPipe.into()),
+            Output::Fd(fd) => loop {
+                let bytes = if self.may_block { bytes.get(..bytes.len().min(ATOMIC_BYTES)).unwrap_or(bytes) } else { bytes };
+                if self.may_block && !wait_writable(fd.as_fd(), patience)? {
+                    return Ok(None);
+                }
+                match rustix::io::write(fd, bytes) {
+                    Ok(count) => return Ok(Some(count)),
+                    Err(Errno::INTR | Errno::AGAIN) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            },
+        }
+    }
+}
+
+fn is_regular_file(fd: &OwnedFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
+/// Whether `fd` can be written; `false` if patience ended.
+fn wait_writable(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<bool> {
+    let mut fds = vec![PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+    let timeout = match patience {
+        Patience::UntilStopped(control) => {
+            fds.push(PollFd::from_borrowed_fd(control.event(), PollFlags::IN));
+            None
+        }
+        Patience::Grace => Timespec::try_from(GRACE).ok(),
+    };
+    loop {
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty())),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+fn log(level: u8, line: &str) {
+    match level {
+        1 => tracing::error!(target: "guest", "{line}"),
+        2 => tracing::warn!(target: "guest", "{line}"),
+        3 => tracing::info!(target: "guest", "{line}"),
+        4 => tracing::debug!(target: "guest", "{line}"),
+        _ => tracing::trace!(target: "guest", "{line}"),
+    }
+}

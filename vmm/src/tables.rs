@@ -1,0 +1,202 @@
+//! Writes what the machine consists of into guest memory: page tables, descriptor tables, stubs.
+//!
+//! Also the only place that ever adds a mapping later: [`Tables::map_chunk`].
+
+use mote_abi::layout::{
+    BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HEAP, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MEDIUM,
+    MODULE, PAGE_BYTES, PAGE_TABLES, POOL_START, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, SYSTEM, TSS,
+};
+use mote_machine::{
+    descriptor,
+    paging::{self, Access, MapError, TableMemory},
+    stub,
+};
+use thiserror::Error;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use zerocopy::IntoBytes;
+
+use crate::image::{KernelImage, Segment};
+
+/// The machine could not be written into guest memory: a mistake in this crate, or in the address map.
+#[derive(Debug, Error)]
+pub(crate) enum TablesError {
+    #[error("guest memory: {0}")]
+    Memory(#[from] GuestMemoryError),
+    #[error("no room for another page table")]
+    Exhausted,
+    #[error("{0}")]
+    Map(MapError<TableError>),
+}
+
+#[derive(Debug, Error)]
+pub(crate) enum TableError {
+    #[error("guest memory: {0}")]
+    Memory(#[from] GuestMemoryError),
+    #[error("no room for another page table")]
+    Exhausted,
+}
+
+impl From<MapError<TableError>> for TablesError {
+    fn from(error: MapError<TableError>) -> Self {
+        match error {
+            MapError::Memory(TableError::Memory(error)) => Self::Memory(error),
+            MapError::Memory(TableError::Exhausted) => Self::Exhausted,
+            other => Self::Map(other),
+        }
+    }
+}
+
+/// Bytes of the system area of a VM with a pool of `pool_bytes`: every chunk may need a directory and a pointer table.
+pub(crate) fn system_bytes(pool_bytes: u64) -> u64 {
+    const FIXED_TABLES: u64 = 64;
+    let tables = FIXED_TABLES + 2 * (pool_bytes / CHUNK_BYTES);
+    (PAGE_TABLES.start - SYSTEM.start + tables * PAGE_BYTES).min(SYSTEM.bytes())
+}
+
+/// The page tables of one VM.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    next_table: u64,
+    end: u64,
+    next_chunk: u64,
+    pool_end: u64,
+}
+
+/// Guest-physical address of the root table.
+pub(crate) const ROOT: u64 = PAGE_TABLES.start;
+
+impl Tables {
+    /// Writes everything for a VM with this image, module and pool.
+    pub(crate) fn build(
+        memory: &GuestMemoryMmap,
+        image: &KernelImage,
+        module_bytes: u64,
+        config_bytes: u64,
+        pool_bytes: u64,
+    ) -> Result<Self, TablesError> {
+        write_descriptors(memory)?;
+        let mut tables = Self {
+            next_table: ROOT + PAGE_BYTES,
+            end: SYSTEM.start + system_bytes(pool_bytes),
+            next_chunk: POOL_START,
+            pool_end: POOL_START + pool_bytes,
+        };
+        let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
+        let identity = [
+            (KERNEL_DATA.start, pages(image.data_bytes()), Access::UserReadWrite),
+            (BOOT_INFO.start, BOOT_INFO.bytes(), Access::UserRead),
+            (HOST_STATUS.start, HOST_STATUS.bytes(), Access::UserRead),
+            (MAILBOX.start, MAILBOX.bytes(), Access::UserReadWrite),
+            (RING_HEAD.start, RING_HEAD.bytes(), Access::UserReadWrite),
+            (RING_DATA.start, RING_DATA.bytes(), Access::UserReadWrite),
+            (STACK.start, STACK.bytes(), Access::UserReadWrite),
+            (CONFIG.start, pages(config_bytes), Access::UserRead),
+            (DOORBELL.start, DOORBELL.bytes(), Access::UserReadWrite),
+            (FAULT_DOORBELL.start, FAULT_DOORBELL.bytes(), Access::SupervisorReadWrite),
+            (GDT.start, GDT.bytes(), Access::SupervisorRead),
+            (IDT.start, IDT.bytes(), Access::SupervisorRead),
+            (TSS.start, TSS.bytes(), Access::SupervisorRead),
+            (STUBS.start, STUBS.bytes(), Access::SupervisorReadExecute),
+            (RING0_STACK.start, RING0_STACK.bytes(), Access::SupervisorReadWrite),
+        ];
+        for (at, bytes, access) in identity {
+            tables.pages(memory, at, bytes, access)?;
+        }
+        for segment in image.segments() {
+            tables.map_segment(memory, segment, image.segments())?;
+        }
+        tables.map_module(memory, module_bytes)?;
+        // The first chunk of both regions that every module uses, so that small modules never fault.
+        for start in [HEAP.start, MEDIUM.start] {
+            tables.map_chunk(memory, start)?;
+        }
+        Ok(tables)
+    }
+
+    /// Maps the next chunk of the pool where `address` lies. `false` if the pool is used up.
+    pub(crate) fn map_chunk(&mut self, memory: &GuestMemoryMmap, address: u64) -> Result<bool, TablesError> {
+        if self.next_chunk >= self.pool_end {
+            return Ok(false);
+        }
+        let mapping = paging::Mapping {
+            virtual_address: address / CHUNK_BYTES * CHUNK_BYTES,
+            physical_address: self.next_chunk,
+            bytes: CHUNK_BYTES,
+            access: Access::UserReadWrite,
+        };
+        paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?;
+        self.next_chunk += CHUNK_BYTES;
+        Ok(true)
+    }
+
+    /// Chunks of the pool that are not mapped yet.
+    pub(crate) fn free_chunks(&self) -> u64 {
+        (self.pool_end - self.next_chunk) / CHUNK_BYTES
+    }
+
+    /// Large pages, if nothing else lies in them: what is behind the segment in its last one is zeros. The host's memory
+    /// is huge pages too, so that the whole text costs one fault.
+    fn map_segment(&mut self, memory: &GuestMemoryMmap, segment: &Segment, all: &[Segment]) -> Result<(), TablesError> {
+        let end = segment.end.next_multiple_of(CHUNK_BYTES);
+        let alone = !all.iter().any(|other| other.start != segment.start && segment.start < other.end && other.start < end);
+        if !segment.start.is_multiple_of(CHUNK_BYTES) || !alone {
+            return self.pages(memory, segment.start, segment.bytes(), segment.access);
+        }
+        let mapping = paging::Mapping {
+            virtual_address: segment.start,
+            physical_address: segment.start,
+            bytes: end - segment.start,
+            access: segment.access,
+        };
+        Ok(paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?)
+    }
+
+    /// Large pages for the whole chunks of the module, small ones for the rest.
+    fn map_module(&mut self, memory: &GuestMemoryMmap, module_bytes: u64) -> Result<(), TablesError> {
+        let whole = module_bytes / CHUNK_BYTES * CHUNK_BYTES;
+        let mapping = paging::Mapping { virtual_address: MODULE.start, physical_address: MODULE.start, bytes: whole, access: Access::UserRead };
+        paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?;
+        let rest = (module_bytes - whole).next_multiple_of(PAGE_BYTES);
+        self.pages(memory, MODULE.start + whole, rest, Access::UserRead)
+    }
+
+    fn pages(&mut self, memory: &GuestMemoryMmap, at: u64, bytes: u64, access: Access) -> Result<(), TablesError> {
+        let mapping = paging::Mapping { virtual_address: at, physical_address: at, bytes, access };
+        Ok(paging::map_pages(&mut Writer { tables: self, memory }, ROOT, mapping)?)
+    }
+}
+
+fn write_descriptors(memory: &GuestMemoryMmap) -> Result<(), TablesError> {
+    memory.write_slice(descriptor::gdt().as_bytes(), GuestAddress(GDT.start))?;
+    memory.write_slice(descriptor::idt().as_bytes(), GuestAddress(IDT.start))?;
+    memory.write_slice(&descriptor::tss(), GuestAddress(TSS.start))?;
+    memory.write_slice(&stub::code(), GuestAddress(STUBS.start))?;
+    Ok(())
+}
+
+/// The tables as the page-table code wants them.
+struct Writer<'a> {
+    tables: &'a mut Tables,
+    memory: &'a GuestMemoryMmap,
+}
+
+impl TableMemory for Writer<'_> {
+    type Error = TableError;
+
+    fn load(&self, address: u64) -> Result<u64, TableError> {
+        Ok(self.memory.read_obj(GuestAddress(address))?)
+    }
+
+    fn store(&mut self, address: u64, entry: u64) -> Result<(), TableError> {
+        Ok(self.memory.write_obj(entry, GuestAddress(address))?)
+    }
+
+    fn allocate(&mut self) -> Result<u64, TableError> {
+        let table = self.tables.next_table;
+        if table + PAGE_BYTES > self.tables.end {
+            return Err(TableError::Exhausted);
+        }
+        self.tables.next_table += PAGE_BYTES;
+        Ok(table)
+    }
+}

@@ -1,0 +1,109 @@
+//! The vCPU: its processor state at entry, and what it holds when it stops.
+
+use std::arch::x86_64::__cpuid;
+
+use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_ioctls::{VcpuFd, VmFd};
+use mote_abi::layout::{BOOT_INFO, GDT, IDT, RING0_STACK, STACK, TSS};
+use mote_machine::{
+    descriptor,
+    stub::{FRAME_ADDRESS, FRAME_WORDS, Frame},
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+use crate::tables;
+
+/// Control register bits (AMD64 Architecture Programmer's Manual, volume 2, section 3.1).
+mod control_register {
+    /// Protection, monitor coprocessor, extension type, numeric error, write protect, alignment mask, paging.
+    pub(super) const CR0: u64 = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 18 | 1 << 31;
+    /// Physical address extension, FXSAVE and SSE, unmasked SSE exceptions.
+    pub(super) const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10;
+    /// Long mode enabled and active, no-execute. Not system calls: nothing in ring 0 takes them.
+    pub(super) const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
+}
+
+/// Makes vCPU 0 ready to enter ring 3 at `entry`.
+pub(crate) fn create(vm: &VmFd, entry: u64) -> Result<VcpuFd, kvm_ioctls::Error> {
+    let vcpu = vm.create_vcpu(0)?;
+    vcpu.set_cpuid2(&cpuid()?)?;
+    vcpu.set_sregs(&special_registers(vcpu.get_sregs()?))?;
+    vcpu.set_regs(&kvm_regs { rip: entry, rsp: STACK.end, rflags: 1 << 1, rdi: BOOT_INFO.start, ..kvm_regs::default() })?;
+    Ok(vcpu)
+}
+
+/// The features that the processor state needs, and no more: the kernel never executes `cpuid`, and asking KVM for all
+/// that it supports takes longer than making the VM.
+fn cpuid() -> Result<CpuId, kvm_ioctls::Error> {
+    const EXTENDED: u32 = 0x8000_0000;
+    // x87, TSC, MSR, PAE, CMPXCHG8B, CMOV, FXSR, SSE, SSE2.
+    const BASIC_EDX: u32 = 1 << 0 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 15 | 1 << 24 | 1 << 25 | 1 << 26;
+    // The basic ones that leaf 8000_0001h repeats on AMD, no-execute, long mode.
+    const EXTENDED_EDX: u32 = 1 << 0 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 29;
+    let (vendor, family, address_sizes) = (__cpuid(0), __cpuid(1), __cpuid(EXTENDED + 8));
+    let leaf = |function, eax, ebx, ecx, edx| kvm_cpuid_entry2 { function, eax, ebx, ecx, edx, ..kvm_cpuid_entry2::default() };
+    let leaves = [
+        leaf(0, 1, vendor.ebx, vendor.ecx, vendor.edx),
+        leaf(1, family.eax, 0, 0, BASIC_EDX),
+        leaf(EXTENDED, EXTENDED + 8, vendor.ebx, vendor.ecx, vendor.edx),
+        leaf(EXTENDED + 1, family.eax, 0, 0, EXTENDED_EDX),
+        leaf(EXTENDED + 8, address_sizes.eax, 0, 0, 0),
+    ];
+    CpuId::from_entries(&leaves).map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))
+}
+
+fn special_registers(initial: kvm_sregs) -> kvm_sregs {
+    let code = kvm_segment {
+        base: 0,
+        limit: u32::MAX,
+        selector: descriptor::USER_CODE,
+        type_: 0xb, // execute, read, accessed
+        present: 1,
+        dpl: 3,
+        s: 1,
+        l: 1,
+        g: 1,
+        ..kvm_segment::default()
+    };
+    let data = kvm_segment { selector: descriptor::USER_DATA, type_: 0x3, l: 0, db: 1, ..code };
+    let task = kvm_segment {
+        base: TSS.start,
+        limit: u32::from(descriptor::TSS_LIMIT),
+        selector: descriptor::TASK,
+        type_: descriptor::TYPE_BUSY_TSS,
+        present: 1,
+        ..kvm_segment::default()
+    };
+    kvm_sregs {
+        cs: code,
+        ds: data,
+        es: data,
+        fs: data,
+        gs: data,
+        ss: data,
+        tr: task,
+        gdt: kvm_dtable { base: GDT.start, limit: descriptor::GDT_LIMIT, ..kvm_dtable::default() },
+        idt: kvm_dtable { base: IDT.start, limit: descriptor::IDT_LIMIT, ..kvm_dtable::default() },
+        cr0: control_register::CR0,
+        cr3: tables::ROOT,
+        cr4: control_register::CR4,
+        efer: control_register::EFER,
+        ..initial
+    }
+}
+
+/// The frame of the exception whose stub is ringing.
+pub(crate) fn exception_frame(memory: &GuestMemoryMmap) -> Result<Frame, GuestMemoryError> {
+    const { assert!(FRAME_ADDRESS + 8 * FRAME_WORDS as u64 == RING0_STACK.end) }
+    let words: [u64; FRAME_WORDS] = memory.read_obj(GuestAddress(FRAME_ADDRESS))?;
+    Ok(Frame::from(words))
+}
+
+/// The general registers of ring 3 at an exception, by name; the stub has saved `rax` and changed no other.
+pub(crate) fn registers(vcpu: &VcpuFd, frame: &Frame) -> Vec<(&'static str, u64)> {
+    let Ok(registers) = vcpu.get_regs() else { return Vec::new() };
+    let kvm_regs { rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, .. } = registers;
+    let names = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+    let values = [frame.rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15];
+    names.into_iter().zip(values).collect()
+}

@@ -1,0 +1,236 @@
+//! A VM: made from kernel, module and configuration, run once, and what came of it.
+
+use std::{io, sync::Arc, time::Instant};
+
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use mote_abi::{
+    ABI_VERSION,
+    boot::{BOOT_MAGIC, BootInfo, flags, stream_kind},
+    layout::{BASE, BOOT_INFO, CONFIG, IMAGE, KERNEL_DATA, MODULE, POOL_START, SYSTEM},
+};
+use thiserror::Error;
+use vm_memory::{Bytes, GuestAddress};
+use zerocopy::IntoBytes;
+
+use crate::{
+    config::{Config, ConfigError, Input, Output, Strings},
+    control::{Control, InterruptHandle},
+    ending::{Ending, HostFailure},
+    image::KernelImage,
+    kvm::{self, KvmError},
+    memory::{GuestRam, Mapping, MemoryError},
+    module::Module,
+    run::{Housekeeping, Runner},
+    service::{clock::ClockService, demand, output::OutputService, stdin::Stdin},
+    stats::Stats,
+    tables::Tables,
+    vcpu,
+};
+
+/// A VM that could not be made.
+#[derive(Debug, Error)]
+pub enum VmError {
+    /// KVM cannot be used.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The configuration cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No host memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// KVM refused a step.
+    #[error("{step} failed: {source}")]
+    Create {
+        /// Which step, by the name of its ioctl or system call.
+        step: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The machine could not be written into guest memory.
+    #[error("cannot build the guest machine: {0}")]
+    Machine(String),
+}
+
+impl VmError {
+    fn create(step: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
+        move |error| Self::Create { step, source: io::Error::from_raw_os_error(error.errno()) }
+    }
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub ending: Ending,
+    /// What it cost.
+    pub stats: Stats,
+}
+
+/// A micro VM, ready to run its module once.
+#[derive(Debug)]
+pub struct Vm {
+    runner: Runner,
+}
+
+/// Pages that every kernel touches before it runs the module: made present from the host, where that costs a
+/// fraction of a fault in the guest.
+const WARM_HEAP_BYTES: u64 = 2 << 20;
+const WARM_STACK_BYTES: u64 = 32 << 10;
+
+impl Vm {
+    /// Makes the VM: opens KVM, lays out memory, writes the machine into it. Nothing runs yet.
+    pub fn new(kernel: &Arc<KernelImage>, module: &Arc<Module>, config: Config) -> Result<Self, VmError> {
+        Self::with_kvm(&kvm::open()?, kernel, module, config)
+    }
+
+    /// As [`Vm::new`], with a KVM handle that is used for many VMs.
+    pub fn with_kvm(kvm: &Kvm, kernel: &Arc<KernelImage>, module: &Arc<Module>, config: Config) -> Result<Self, VmError> {
+        let started = Instant::now();
+        config.check()?;
+        let strings = config.strings()?;
+        let ram = GuestRam::new(config.limits.ram_bytes)?;
+        let machine = |error: &dyn std::fmt::Display| VmError::Machine(error.to_string());
+        let tables = Tables::build(ram.memory(), kernel, module.bytes(), strings.bytes.len() as u64, ram.pool.bytes());
+        let tables = tables.map_err(|error| machine(&error))?;
+        ram.memory().write_slice(kernel.data(), GuestAddress(KERNEL_DATA.start)).map_err(|error| machine(&error))?;
+        ram.memory().write_slice(&strings.bytes, GuestAddress(CONFIG.start)).map_err(|error| machine(&error))?;
+        demand::publish_free_chunks(ram.memory(), &tables).map_err(|error| machine(&error))?;
+        warm(&ram);
+
+        let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
+        add_slots(&vm, &ram, kernel, module).map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
+        let vcpu = vcpu::create(&vm, kernel.entry()).map_err(VmError::create("setting up the vCPU"))?;
+        let clock = ClockService::new(&vcpu);
+        let boot = boot_info(&config, &strings, module, &ram, &clock, &vcpu)?;
+        ram.memory().write_slice(boot.as_bytes(), GuestAddress(BOOT_INFO.start)).map_err(|error| machine(&error))?;
+
+        let eventfd = |source| VmError::Create { step: "eventfd", source };
+        let control = Control::new().map_err(eventfd)?;
+        let output = OutputService::new(config.stdout, config.stderr);
+        let housekeeping = Housekeeping::new(control, Arc::new(ram), output).map_err(eventfd)?;
+        let mut stats = Stats { ram_bytes: config.limits.ram_bytes, ..Stats::default() };
+        stats.phases.create = started.elapsed();
+        let runner = Runner {
+            vcpu,
+            _vm: vm,
+            tables,
+            clock,
+            stdin: Stdin::from(config.stdin),
+            housekeeping,
+            deadline: config.limits.deadline,
+            interrupt_on: config.interrupt_on,
+            stats,
+            _kernel: Arc::clone(kernel),
+            _module: Arc::clone(module),
+        };
+        Ok(Self { runner })
+    }
+
+    /// A handle that ends the run from another thread.
+    pub fn interrupt_handle(&self) -> InterruptHandle {
+        InterruptHandle::new(self.runner.housekeeping.control())
+    }
+
+    /// Runs the module to its end on the calling thread.
+    pub fn run(self) -> Report {
+        self.runner.run()
+    }
+}
+
+fn boot_info(
+    config: &Config,
+    strings: &Strings,
+    module: &Module,
+    ram: &GuestRam,
+    clock: &ClockService,
+    vcpu: &VcpuFd,
+) -> Result<BootInfo, VmError> {
+    let limits = &config.limits;
+    let random_seed = match config.random_seed {
+        Some(seed) => seed,
+        None => random_seed().map_err(|source| VmError::Create { step: "getrandom", source })?,
+    };
+    let fuel_flag = if limits.fuel.is_some() { flags::FUEL } else { 0 };
+    let tsc_flag = if clock.has_invariant_tsc() { flags::INVARIANT_TSC } else { 0 };
+    Ok(BootInfo {
+        magic: BOOT_MAGIC,
+        version: ABI_VERSION,
+        flags: fuel_flag | tsc_flag,
+        module_bytes: module.bytes(),
+        ram_bytes: ram.pool.bytes() + BASE.bytes(),
+        max_wasm_memory_bytes: limits.wasm_memory_bytes.unwrap_or(u64::MAX),
+        fuel: limits.fuel.unwrap_or(0),
+        max_wasm_stack_bytes: limits.wasm_stack_bytes,
+        max_wasm_frames: limits.wasm_frames,
+        arguments: strings.arguments,
+        environment: strings.environment,
+        entry: strings.entry,
+        entry_arguments: strings.entry_arguments,
+        random_seed,
+        clock: clock.now(vcpu).map_err(|error| VmError::Machine(error.to_string()))?,
+        streams: [input_kind(&config.stdin), output_kind(&config.stdout), output_kind(&config.stderr)],
+        log_level: config.log_level as u32,
+    })
+}
+
+fn random_seed() -> io::Result<[u8; 32]> {
+    let mut seed = [0; 32];
+    let bytes = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
+    if bytes == seed.len() { Ok(seed) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+fn input_kind(input: &Input) -> u32 {
+    match input {
+        Input::Fd(fd) if rustix::termios::isatty(fd) => stream_kind::TERMINAL,
+        _ => stream_kind::OTHER,
+    }
+}
+
+fn output_kind(output: &Output) -> u32 {
+    match output {
+        Output::Fd(fd) if rustix::termios::isatty(fd) => stream_kind::TERMINAL,
+        _ => stream_kind::OTHER,
+    }
+}
+
+fn warm(ram: &GuestRam) {
+    let offset = |address: u64| address - BASE.start;
+    use mote_abi::layout::{HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, RING_DATA, RING_HEAD, STACK};
+    ram.base.populate(offset(HOST_STATUS.start), HOST_STATUS.bytes());
+    ram.base.populate(offset(MAILBOX.start), MAILBOX_DATA.start - MAILBOX.start + PAGE_BYTES);
+    ram.base.populate(offset(RING_HEAD.start), RING_DATA.start - RING_HEAD.start + PAGE_BYTES);
+    ram.base.populate(offset(STACK.end - WARM_STACK_BYTES), WARM_STACK_BYTES);
+    ram.pool.populate(0, WARM_HEAP_BYTES);
+}
+
+/// Slots: what the guest may write, then what all VMs share and none can write.
+fn add_slots(vm: &VmFd, ram: &GuestRam, kernel: &KernelImage, module: &Module) -> Result<(), kvm_ioctls::Error> {
+    let slots: [(u64, &Mapping, u32); 5] = [
+        (BASE.start, &ram.base, 0),
+        (SYSTEM.start, &ram.system, 0),
+        (POOL_START, &ram.pool, 0),
+        (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY),
+        (MODULE.start, module.mapping(), KVM_MEM_READONLY),
+    ];
+    for (slot, (guest_phys_addr, mapping, flags)) in (0..).zip(slots) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags,
+            guest_phys_addr,
+            memory_size: mapping.bytes().next_multiple_of(mote_abi::layout::PAGE_BYTES),
+            userspace_addr: mapping.host_address(),
+        };
+        // SAFETY: the mapping is page-aligned, has at least these bytes when counted in pages, and lives longer than
+        // the VM: the runner owns RAM, and has a share of kernel and module. Those two are read-only slots.
+        unsafe { vm.set_user_memory_region(region)? };
+    }
+    Ok(())
+}
+
+impl From<HostFailure> for Ending {
+    fn from(failure: HostFailure) -> Self {
+        Self::HostFailure(failure)
+    }
+}
