@@ -12,7 +12,7 @@
 //!             │   host status            │ HOST_STATUS      r--, written by the host at any time
 //!             │   mailbox                │ MAILBOX          rw-
 //!             │   output ring            │ RING_HEAD, _DATA rw-
-//!             │   stack between guards   │ STACK            rw-
+//!             │   top of the stack       │ mapped at the end of STACK
 //!             │   arguments and so on    │ CONFIG           r--
 //! 0x00e0_0000 │ doorbell, no memory      │ DOORBELL         rw-: a store is a hypercall
 //! 0x00e0_1000 │ fault doorbell, no mem.  │ FAULT_DOORBELL   nothing (ring 0: rw-)
@@ -21,6 +21,7 @@
 //! 0x1_0000_0000 RAM pool, 2 MiB chunks   │ POOL             mapped rw- where the kernel touches the demand regions:
 //!                                          0x0100_0000_0000  HEAP   small allocations
 //!                                          0x0200_0000_0000  MEDIUM 64 KiB up to 2 MiB
+//!                                          0x0300_0000_0000  STACK  its top 2 MiB are base RAM
 //!                                          0x1000_0000_0000  LARGE  2 MiB and more, one slot each
 //! ```
 //!
@@ -70,7 +71,7 @@ impl Region {
 pub const IMAGE: Region = Region::new(0x0020_0000, 6 << 20);
 
 /// RAM that exists in every VM and holds everything with a fixed place.
-pub const BASE: Region = Region::new(0x0080_0000, 4 << 20);
+pub const BASE: Region = Region::new(0x0080_0000, 6 << 20);
 /// The kernel's writable segment.
 pub const KERNEL_DATA: Region = Region::new(BASE.start, 1 << 20);
 /// One page holding a [`crate::boot::BootInfo`]; what follows the first unmapped page after the kernel's data.
@@ -85,10 +86,10 @@ pub const MAILBOX_DATA: Region = Region::new(MAILBOX.start + PAGE_BYTES, MAILBOX
 pub const RING_HEAD: Region = Region::new(MAILBOX.end + PAGE_BYTES, PAGE_BYTES);
 /// The bytes of the output ring.
 pub const RING_DATA: Region = Region::new(RING_HEAD.end, 256 * 1024);
-/// The kernel's stack; the pages before and after it stay unmapped.
-pub const STACK: Region = Region::new(RING_DATA.end + PAGE_BYTES, 512 * 1024);
 /// Arguments, environment and the name of the entry: see [`crate::boot::BootInfo`].
-pub const CONFIG: Region = Region::new(STACK.end + PAGE_BYTES, 1 << 20);
+pub const CONFIG: Region = Region::new(RING_DATA.end + PAGE_BYTES, 1 << 20);
+/// Guest-physical RAM of the top of the stack; mapped at the end of [`STACK`], not here.
+pub const STACK_RAM: Region = Region::new(BASE.end - CHUNK_BYTES, CHUNK_BYTES);
 
 /// A store here, of any width and value, is a hypercall: the host looks into the mailbox.
 pub const DOORBELL: Region = Region::new(0x00e0_0000, PAGE_BYTES);
@@ -126,6 +127,9 @@ pub const MAX_RAM_BYTES: u64 = MAX_POOL_BYTES + BASE.bytes();
 pub const HEAP: Region = Region::new(0x0100_0000_0000, 1 << 37);
 /// Demand region of allocations from 64 KiB to below 2 MiB.
 pub const MEDIUM: Region = Region::new(0x0200_0000_0000, 1 << 37);
+/// The kernel's stack; the addresses before it stay unmapped. It is this large because the interpreter keeps a little
+/// of it for each growth of a memory until the call from outside returns: docs/architecture.md, "Known weaknesses".
+pub const STACK: Region = Region::new(0x0300_0000_0000, 256 << 20);
 /// Demand region of allocations of 2 MiB and more.
 pub const LARGE: Region = Region::new(0x1000_0000_0000, LARGE_SLOT_BYTES * LARGE_SLOTS);
 /// Address space of one large allocation: more than any pool, so that it can always grow where it is.
@@ -135,16 +139,17 @@ pub const LARGE_SLOTS: u64 = 256;
 
 /// Whether the host maps RAM at `address` when it is touched.
 pub const fn is_demand(address: u64) -> bool {
-    HEAP.contains(address) || MEDIUM.contains(address) || LARGE.contains(address)
+    HEAP.contains(address) || MEDIUM.contains(address) || STACK.contains(address) || LARGE.contains(address)
 }
 
 const _: () = {
-    assert!(IMAGE.end <= BASE.start && CONFIG.end + PAGE_BYTES <= BASE.end && BASE.end <= DOORBELL.start);
+    assert!(IMAGE.end <= BASE.start && CONFIG.end <= STACK_RAM.start && BASE.end <= DOORBELL.start);
     assert!(FAULT_DOORBELL.end <= SYSTEM.start && SYSTEM.end <= MODULE.start && MODULE.end <= POOL_START);
     assert!(IMAGE.start.is_multiple_of(CHUNK_BYTES) && BASE.start.is_multiple_of(CHUNK_BYTES));
+    assert!(STACK.start.is_multiple_of(CHUNK_BYTES) && STACK_RAM.start.is_multiple_of(CHUNK_BYTES));
     assert!(POOL_START.is_multiple_of(CHUNK_BYTES) && MODULE.start.is_multiple_of(CHUNK_BYTES));
     assert!(MAX_POOL_BYTES < HEAP.bytes() && MAX_POOL_BYTES < MEDIUM.bytes() && MAX_POOL_BYTES < LARGE_SLOT_BYTES);
-    assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= LARGE.start && LARGE.end <= 1 << 46);
+    assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= STACK.start && STACK.end <= LARGE.start && LARGE.end <= 1 << 46);
     // One page directory for each gigabyte and one pointer table for each half terabyte suffices however RAM is spread:
     // every chunk that is handed out needs at most two new tables.
     assert!(PAGE_TABLES.bytes() / PAGE_BYTES > 2 * (MAX_POOL_BYTES / CHUNK_BYTES) / 2);

@@ -26,6 +26,7 @@ mod control;
 mod ending;
 mod exit;
 mod image;
+pub mod inspect;
 mod kvm;
 mod memory;
 mod module;

@@ -130,8 +130,21 @@ impl Module {
     }
 }
 
+/// The binary format of the module at `path`, or on standard input for `-`.
+pub(crate) fn read_binary(path: &Path) -> Result<Vec<u8>, ModuleError> {
+    let read_error = |source| ModuleError::Read { path: path.into(), source };
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().take(MODULE.bytes()).read_to_end(&mut bytes)
+    } else {
+        File::open(path).map_err(read_error)?.take(MODULE.bytes()).read_to_end(&mut bytes)
+    };
+    read.map_err(read_error)?;
+    to_binary(path, bytes)
+}
+
 /// The binary format of a module in either format.
-pub(crate) fn to_binary(name: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
+fn to_binary(name: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
     if bytes.is_empty() {
         return Err(ModuleError::Empty { path: name.into() });
     }

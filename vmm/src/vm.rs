@@ -197,11 +197,11 @@ fn output_kind(output: &Output) -> u32 {
 
 fn warm(ram: &GuestRam) {
     let offset = |address: u64| address - BASE.start;
-    use mote_abi::layout::{HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, RING_DATA, RING_HEAD, STACK};
+    use mote_abi::layout::{HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, RING_DATA, RING_HEAD, STACK_RAM};
     ram.base.populate(offset(HOST_STATUS.start), HOST_STATUS.bytes());
     ram.base.populate(offset(MAILBOX.start), MAILBOX_DATA.start - MAILBOX.start + PAGE_BYTES);
     ram.base.populate(offset(RING_HEAD.start), RING_DATA.start - RING_HEAD.start + PAGE_BYTES);
-    ram.base.populate(offset(STACK.end - WARM_STACK_BYTES), WARM_STACK_BYTES);
+    ram.base.populate(offset(STACK_RAM.end - WARM_STACK_BYTES), WARM_STACK_BYTES);
     ram.pool.populate(0, WARM_HEAP_BYTES);
 }
 

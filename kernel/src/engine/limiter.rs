@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String};
 
-use mote_abi::layout::CHUNK_BYTES;
+use mote_abi::layout::{CHUNK_BYTES, STACK};
 use wasmi::{ResourceLimiter, errors::MemoryError};
 use wasmi_core::LimiterError;
 
@@ -60,6 +60,21 @@ impl Limiter {
         guest::free_ram_bytes().saturating_sub(reserve)
     }
 
+    /// Refuses to go on, as a trap, when the native stack is nearly used up: the engine keeps some of it for each
+    /// growth, granted or not, until the call from outside returns.
+    fn check_stack() -> Result<(), LimiterError> {
+        const LEAST_BYTES: u64 = 256 << 10;
+        let local = 0u8;
+        let stack = core::hint::black_box(&raw const local) as u64;
+        let in_chunk = stack % CHUNK_BYTES;
+        let no_more_ram = guest::free_ram_bytes() == 0 && in_chunk < LEAST_BYTES;
+        if stack.saturating_sub(STACK.start) < LEAST_BYTES || no_more_ram {
+            log::error!("too many growths of memories or tables in one call: the native stack is used up");
+            return Err(LimiterError::ResourceLimiterDeniedAllocation);
+        }
+        Ok(())
+    }
+
     fn decide(&mut self, what: &'static str, current: u64, desired: u64, allowed_bytes: u64) -> bool {
         let bytes = desired.saturating_sub(current);
         let granted = bytes <= allowed_bytes;
@@ -73,6 +88,7 @@ impl Limiter {
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
+        Self::check_stack()?;
         let (current, desired) = (current as u64, desired as u64);
         let allowed_bytes = self.growable_bytes().min(self.max_memory_bytes.saturating_sub(self.memory_bytes));
         let granted = self.decide("linear memories", current, desired, allowed_bytes);
@@ -84,6 +100,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
+        Self::check_stack()?;
         let bytes = |elements: usize| (elements as u64).saturating_mul(ELEMENT_BYTES);
         let allowed_bytes = self.growable_bytes();
         Ok(self.decide("tables", bytes(current), bytes(desired), allowed_bytes))

@@ -1,0 +1,84 @@
+//! `mote doctor`: can this machine run micro VMs, how, and what mends it.
+
+use std::{fs, process::ExitCode, sync::Arc};
+
+use mote_vmm::{Config, Ending, KernelImage, KvmError, Module, Vm};
+
+use super::status;
+
+/// A module that does nothing, successfully.
+const TRIAL: &str = r#"(module (func (export "_start")))"#;
+
+/// Checks step by step; the first that fails is explained.
+pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
+    println!("processor          {}", processor());
+    println!("virtualization     {}", virtualization());
+    match mote_vmm::open_kvm() {
+        Ok(_) => println!("/dev/kvm           usable"),
+        Err(error) => return Ok(unusable(&error)),
+    }
+    println!("huge pages         {}", huge_pages());
+    println!("time-stamp counter {}", if cpu_flag("nonstop_tsc") { "invariant: clocks cost no exit" } else { "not invariant: each clock reading costs an exit" });
+    let kernel = KernelImage::embedded()?;
+    let module = Module::from_bytes("trial".as_ref(), TRIAL.into())?;
+    Ok(match trial(&kernel, &module) {
+        Ok(()) => {
+            println!("trial VM           ran");
+            println!("This machine can run micro VMs.");
+            ExitCode::SUCCESS
+        }
+        Err(what) => {
+            println!("trial VM           failed: {what}");
+            println!("KVM is there, but a VM does not run on it. Please report this with the lines above.");
+            ExitCode::from(status::FAILURE)
+        }
+    })
+}
+
+fn trial(kernel: &Arc<KernelImage>, module: &Arc<Module>) -> Result<(), String> {
+    let vm = Vm::new(kernel, module, Config::default()).map_err(|error| error.to_string())?;
+    match vm.run().ending {
+        Ending::Exited(0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn unusable(error: &KvmError) -> ExitCode {
+    println!("/dev/kvm           not usable");
+    println!("{error}");
+    ExitCode::from(status::FAILURE)
+}
+
+fn cpu_info() -> String {
+    fs::read_to_string("/proc/cpuinfo").unwrap_or_default()
+}
+
+fn cpu_flag(name: &str) -> bool {
+    cpu_info().lines().filter(|line| line.starts_with("flags")).any(|line| line.split_whitespace().any(|flag| flag == name))
+}
+
+fn processor() -> String {
+    let info = cpu_info();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")).map(|line| line.trim_start_matches(['\t', ' ', ':']));
+    model.unwrap_or("unknown").to_owned()
+}
+
+/// With hardware, or as a PVM guest without.
+fn virtualization() -> &'static str {
+    match (cpu_flag("vmx"), cpu_flag("svm"), fs::exists("/sys/module/kvm_pvm").unwrap_or(false)) {
+        (true, ..) => "hardware (VMX)",
+        (_, true, _) => "hardware (SVM)",
+        (_, _, true) => "without hardware (PVM): exits and ring-0 code cost more",
+        (false, false, false) => "no VMX or SVM flag: KVM can only work without hardware (PVM)",
+    }
+}
+
+fn huge_pages() -> String {
+    match fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled") {
+        Ok(text) if text.contains("[never]") => {
+            "off: memory costs more to touch (echo madvise > /sys/kernel/mm/transparent_hugepage/enabled)".into()
+        }
+        Ok(_) => "transparent huge pages are used".into(),
+        Err(_) => "this kernel has no transparent huge pages".into(),
+    }
+}

@@ -1,0 +1,227 @@
+//! The command line: what can be said, and who does it.
+
+mod doctor;
+mod inspect;
+mod run;
+mod stats;
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Exit statuses that are not the program's own.
+pub(crate) mod status {
+    /// The deadline passed.
+    pub(crate) const DEADLINE: u8 = 124;
+    /// Host or VM failed.
+    pub(crate) const FAILURE: u8 = 125;
+    /// The module cannot be run.
+    pub(crate) const REJECTED: u8 = 126;
+    /// A WebAssembly trap.
+    pub(crate) const TRAP: u8 = 134;
+    /// Interrupted.
+    pub(crate) const INTERRUPTED: u8 = 137;
+}
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  the program's own; otherwise
+  2    the command line is wrong
+  124  the deadline of --timeout passed
+  125  the host or the VM failed
+  126  the module cannot be run: not WebAssembly, invalid, unknown import
+  134  a WebAssembly trap, lack of fuel included
+  137  interrupted by SIGINT, SIGTERM or SIGHUP";
+
+/// Runs WebAssembly modules, each in its own micro VM.
+#[derive(Parser)]
+#[command(name = "mote", version, about, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a module: its start function, or one of its exports.
+    Run(Box<RunArgs>),
+    /// Show what a module imports and exports, and what it lacks to run here.
+    Inspect {
+        /// A `.wasm` or `.wat` file, or `-` for standard input.
+        module: PathBuf,
+    },
+    /// Check whether this machine can run micro VMs, and say what mends it.
+    Doctor,
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print a man page in roff format: of the whole command, or of one subcommand.
+    Man {
+        /// Which subcommand.
+        command: Option<String>,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = EXIT_STATUS)]
+pub(crate) struct RunArgs {
+    /// A `.wasm` or `.wat` file, or `-` for standard input.
+    module: PathBuf,
+    /// Arguments of the program, or of the function that --invoke names.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    arguments: Vec<String>,
+    /// Set an environment variable, or pass one of this process on; may be repeated.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Call this export instead of the start function, with ARGS parsed by its type, and print its results.
+    #[arg(long, value_name = "FUNCTION")]
+    invoke: Option<String>,
+    /// RAM of the guest, as 256MiB: everything it has, linear memories included. Only what is touched is taken.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    memory: u64,
+    /// Bound of all linear memories together [default: what fits into --memory].
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_wasm_memory: Option<u64>,
+    /// Stop with a trap after this much work; roughly one unit an instruction.
+    #[arg(long, value_name = "N")]
+    fuel: Option<u64>,
+    /// Stop after this time, as 500ms or 2min.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<std::time::Duration>,
+    /// First of the program's arguments [default: the module's file name].
+    #[arg(long, value_name = "NAME")]
+    argv0: Option<String>,
+    /// At the end, print what the run cost to standard error.
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
+    stats: Option<StatsFormat>,
+    /// Log of VMM and guest kernel to standard error.
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    log: LogArg,
+    /// Boot this kernel image instead of the built-in one.
+    #[arg(long, value_name = "FILE")]
+    kernel: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StatsFormat {
+    /// For people.
+    Table,
+    /// One object on one line.
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogArg {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>().map(|size| size.as_u64()).map_err(|error| format!("{error}; give a size as 256MiB or 2GiB"))
+}
+
+/// Parses the command line and does what it says.
+pub(crate) fn main() -> ExitCode {
+    let started = run::Timeline::start();
+    let result = match Cli::parse().command {
+        Command::Run(arguments) => {
+            init_log(arguments.log);
+            return ExitCode::from(run::run(*arguments, started));
+        }
+        Command::Inspect { module } => inspect::inspect(&module),
+        Command::Doctor => doctor::doctor(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "mote", &mut script);
+            print(&script)
+        }
+        Command::Man { command } => man(command.as_deref()),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("mote: {error:#}");
+            ExitCode::from(status::FAILURE)
+        }
+    }
+}
+
+fn man(command: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut whole = Cli::command();
+    whole.build();
+    let page = match command {
+        None => whole,
+        Some(name) => whole.find_subcommand(name).cloned().ok_or_else(|| anyhow::anyhow!("there is no subcommand `{name}`"))?,
+    };
+    let mut roff = Vec::new();
+    clap_mangen::Man::new(page).render(&mut roff)?;
+    print(&roff)
+}
+
+/// Writes to standard output; a reader that went away is no failure.
+fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
+    use io::Write;
+    match io::stdout().write_all(bytes) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn init_log(level: LogArg) {
+    let filter = match level {
+        LogArg::Off => LevelFilter::OFF,
+        LogArg::Error => LevelFilter::ERROR,
+        LogArg::Warn => LevelFilter::WARN,
+        LogArg::Info => LevelFilter::INFO,
+        LogArg::Debug => LevelFilter::DEBUG,
+        LogArg::Trace => LevelFilter::TRACE,
+    };
+    let to_terminal = io::IsTerminal::is_terminal(&io::stderr());
+    tracing_subscriber::fmt().with_max_level(filter).with_writer(io::stderr).with_ansi(to_terminal).init();
+}
+
+impl From<LogArg> for mote_vmm::LogLevel {
+    fn from(level: LogArg) -> Self {
+        match level {
+            LogArg::Off => Self::Off,
+            LogArg::Error => Self::Error,
+            LogArg::Warn => Self::Warn,
+            LogArg::Info => Self::Info,
+            LogArg::Debug => Self::Debug,
+            LogArg::Trace => Self::Trace,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_after_the_module_are_the_programs() {
+        let cli = Cli::try_parse_from(["mote", "run", "--fuel", "3", "a.wasm", "--fuel", "-e"]).unwrap();
+        let Command::Run(arguments) = cli.command else { panic!("not run") };
+        assert_eq!((arguments.fuel, arguments.arguments), (Some(3), vec!["--fuel".into(), "-e".into()]));
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("64MiB"), Ok(64 << 20));
+        assert_eq!(parse_size("2GB"), Ok(2_000_000_000));
+        assert!(parse_size("much").is_err());
+        assert!(parse_size("-1").is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! `mote run`.
+
+use std::{
+    env, io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use mote_vmm::{Config, Ending, Entry, GuestFault, Input, KernelImage, Limits, Module, ModuleError, Output, Report, Vm, VmError};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{RunArgs, StatsFormat, stats, status};
+
+/// When the phases before the VM happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeline {
+    /// Start of `main`, and the processor time that the process had used by then.
+    main: Instant,
+    pub(crate) before_main: Duration,
+    pub(crate) command_line: Duration,
+    pub(crate) load_kernel: Duration,
+    pub(crate) load_module: Duration,
+}
+
+impl Timeline {
+    pub(crate) fn start() -> Self {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let before_main = Duration::try_from(used).unwrap_or_default();
+        let zero = Duration::ZERO;
+        Self { main: Instant::now(), before_main, command_line: zero, load_kernel: zero, load_module: zero }
+    }
+
+    /// Time since process start, as far as it is known.
+    pub(crate) fn total(&self) -> Duration {
+        self.before_main + self.main.elapsed()
+    }
+}
+
+/// Why a run did not even begin.
+enum Failure {
+    Module(ModuleError),
+    Other(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        match error.downcast::<ModuleError>() {
+            Ok(error) => Self::Module(error),
+            Err(error) => Self::Other(error),
+        }
+    }
+}
+
+/// Runs the module; the exit status of the process.
+pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
+    timeline.command_line = timeline.main.elapsed();
+    let (name, format) = (arguments.module.display().to_string(), arguments.stats);
+    match execute(arguments, &mut timeline) {
+        Ok(report) => {
+            let (code, message) = judge(&report.ending);
+            if let Some(message) = message {
+                eprintln!("mote: {name}: {message}");
+            }
+            match format {
+                Some(StatsFormat::Table) => eprint!("{}", stats::table(&timeline, &report)),
+                Some(StatsFormat::Json) => eprintln!("{}", stats::json(&timeline, &report, code)),
+                None => {}
+            }
+            code
+        }
+        Err(Failure::Module(error)) => {
+            eprintln!("mote: {error}");
+            status::REJECTED
+        }
+        Err(Failure::Other(error)) => {
+            eprintln!("mote: {error:#}");
+            status::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: RunArgs, timeline: &mut Timeline) -> Result<Report, Failure> {
+    let kernel = match &arguments.kernel {
+        Some(path) => KernelImage::from_file(path)?,
+        None => KernelImage::embedded()?,
+    };
+    timeline.load_kernel = timeline.main.elapsed() - timeline.command_line;
+    let module = load_module(&arguments.module)?;
+    timeline.load_module = timeline.main.elapsed() - timeline.command_line - timeline.load_kernel;
+    let vm = Vm::new(&kernel, &module, config(arguments)?).map_err(explain)?;
+    Ok(vm.run())
+}
+
+/// Without KVM there is something to be done, and a command that says what.
+fn explain(error: VmError) -> anyhow::Error {
+    match error {
+        VmError::Kvm(error) => anyhow::Error::new(error).context("cannot use KVM (`mote doctor` checks the machine)"),
+        other => other.into(),
+    }
+}
+
+fn load_module(path: &Path) -> Result<Arc<Module>, ModuleError> {
+    if path == Path::new("-") { Module::from_reader("standard input".as_ref(), io::stdin().lock()) } else { Module::from_file(path) }
+}
+
+fn config(arguments: RunArgs) -> anyhow::Result<Config> {
+    let file_name = || arguments.module.file_name().map_or_else(|| "-".into(), |name| name.to_string_lossy().into_owned());
+    let argv0 = arguments.argv0.clone().unwrap_or_else(file_name);
+    let environment = arguments.env.iter().map(|variable| environment_variable(variable)).collect::<anyhow::Result<_>>()?;
+    let (entry, program_arguments) = match arguments.invoke {
+        Some(function) => (Entry::Invoke { function, arguments: arguments.arguments }, Vec::new()),
+        None => (Entry::Start, arguments.arguments),
+    };
+    Ok(Config {
+        entry,
+        arguments: [argv0].into_iter().chain(program_arguments).collect(),
+        environment,
+        stdin: Input::Fd(duplicate(io::stdin())?),
+        stdout: Output::Fd(duplicate(io::stdout())?),
+        stderr: Output::Fd(duplicate(io::stderr())?),
+        limits: Limits {
+            ram_bytes: arguments.memory,
+            wasm_memory_bytes: arguments.max_wasm_memory,
+            fuel: arguments.fuel,
+            deadline: arguments.timeout,
+            ..Limits::default()
+        },
+        interrupt_on: Some(signals()?),
+        log_level: arguments.log.into(),
+        random_seed: None,
+    })
+}
+
+fn duplicate(stream: impl AsFd) -> anyhow::Result<OwnedFd> {
+    stream.as_fd().try_clone_to_owned().context("cannot duplicate a standard stream")
+}
+
+/// `NAME=VALUE`, or `NAME` for the value that this process has; a name that it lacks is left out.
+fn environment_variable(text: &str) -> anyhow::Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) => Ok((name.into(), value.into())),
+        None => {
+            let value = env::var(text).with_context(|| format!("--env {text}: this process has no such variable in UTF-8"))?;
+            Ok((text.into(), value))
+        }
+    }
+}
+
+/// The end of a pipe that becomes readable when a signal asks this process to end, so that output is not lost.
+fn signals() -> anyhow::Result<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let writer = writer.try_clone().context("cannot duplicate a pipe")?;
+        signal_hook::low_level::pipe::register(signal, writer).context("cannot catch signals")?;
+    }
+    Ok(reader)
+}
+
+/// Exit status, and what to say.
+fn judge(ending: &Ending) -> (u8, Option<String>) {
+    match ending {
+        // As for any process, the low eight bits are what the parent sees.
+        Ending::Exited(code) => (u8::try_from(code & 0xff).unwrap_or(0), None),
+        Ending::Trapped(trap) => (status::TRAP, Some(trap.to_string())),
+        Ending::Rejected(rejection) => (status::REJECTED, Some(rejection.to_string())),
+        Ending::DeadlineExceeded => (status::DEADLINE, Some("stopped: the deadline of --timeout passed".into())),
+        Ending::Interrupted => (status::INTERRUPTED, Some("stopped: interrupted by a signal".into())),
+        Ending::GuestFault(fault) => (status::FAILURE, Some(guest_fault(fault))),
+        Ending::HostFailure(failure) => (status::FAILURE, Some(failure.to_string())),
+    }
+}
+
+fn guest_fault(fault: &GuestFault) -> String {
+    match fault {
+        GuestFault::OutOfMemory(_) => fault.to_string(),
+        fault => format!("{fault}; with the built-in kernel this is a bug in mote, please report it"),
+    }
+}

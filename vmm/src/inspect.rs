@@ -1,0 +1,240 @@
+//! What a module imports, exports and needs: the one part of this crate that parses module bytes on the host.
+//!
+//! For people who wonder whether a module will run; running does not come through here.
+
+use std::path::Path;
+
+use wasmparser::{ExternalKind, FuncType, MemoryType, Parser, Payload, TypeRef, Validator, WasmFeatures};
+
+use crate::module::{ModuleError, read_binary};
+
+/// The functions of WASI preview 1 that the kernel answers: all of them.
+const PREVIEW1: [&str; 46] = [
+    "args_get", "args_sizes_get", "clock_res_get", "clock_time_get", "environ_get", "environ_sizes_get", "fd_advise",
+    "fd_allocate", "fd_close", "fd_datasync", "fd_fdstat_get", "fd_fdstat_set_flags", "fd_fdstat_set_rights",
+    "fd_filestat_get", "fd_filestat_set_size", "fd_filestat_set_times", "fd_pread", "fd_prestat_dir_name",
+    "fd_prestat_get", "fd_pwrite", "fd_read", "fd_readdir", "fd_renumber", "fd_seek", "fd_sync", "fd_tell", "fd_write",
+    "path_create_directory", "path_filestat_get", "path_filestat_set_times", "path_link", "path_open", "path_readlink",
+    "path_remove_directory", "path_rename", "path_symlink", "path_unlink_file", "poll_oneoff", "proc_exit", "proc_raise",
+    "random_get", "sched_yield", "sock_accept", "sock_recv", "sock_send", "sock_shutdown",
+];
+
+/// A module's interface.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// In their order.
+    pub imports: Vec<Import>,
+    /// In their order.
+    pub exports: Vec<Export>,
+    /// Own memories, for people.
+    pub memories: Vec<String>,
+    /// Whether it has a start function as WASI commands have.
+    pub is_command: bool,
+    /// Why it cannot be run here; empty if it can.
+    pub obstacles: Vec<String>,
+}
+
+/// One import.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// `func`, `memory` …
+    pub kind: &'static str,
+    /// Module name.
+    pub module: String,
+    /// Field name.
+    pub name: String,
+    /// Type, for people.
+    pub ty: String,
+    /// Whether it is there for a module that runs here.
+    pub is_known: bool,
+}
+
+/// One export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// `func`, `memory` …
+    pub kind: &'static str,
+    /// Name.
+    pub name: String,
+    /// Type of a function, for people.
+    pub ty: String,
+}
+
+/// Parses and validates the module at `path`, or on standard input for `-`.
+pub fn inspect(path: &Path) -> Result<Inspection, ModuleError> {
+    Ok(inspect_binary(&read_binary(path)?))
+}
+
+/// The same for the binary format. Never fails: what is wrong is an obstacle.
+pub fn inspect_binary(bytes: &[u8]) -> Inspection {
+    let mut inspection = Inspection::default();
+    if let Err(error) = Validator::new_with_features(engine_features()).validate_all(bytes) {
+        inspection.obstacles.push(format!("it is not valid, or needs a proposal that the engine lacks: {error}"));
+    }
+    // What precedes an error is still worth showing.
+    if let Err(error) = inspection.collect(bytes) {
+        inspection.obstacles.push(format!("it cannot be parsed: {error}"));
+    }
+    inspection.obstacles.dedup();
+    inspection
+}
+
+/// What the interpreter in the kernel has.
+fn engine_features() -> WasmFeatures {
+    WasmFeatures::MVP
+        | WasmFeatures::MUTABLE_GLOBAL
+        | WasmFeatures::MULTI_VALUE
+        | WasmFeatures::MULTI_MEMORY
+        | WasmFeatures::SATURATING_FLOAT_TO_INT
+        | WasmFeatures::SIGN_EXTENSION
+        | WasmFeatures::BULK_MEMORY
+        | WasmFeatures::REFERENCE_TYPES
+        | WasmFeatures::GC_TYPES
+        | WasmFeatures::TAIL_CALL
+        | WasmFeatures::EXTENDED_CONST
+        | WasmFeatures::FLOATS
+        | WasmFeatures::MEMORY64
+        | WasmFeatures::SIMD
+        | WasmFeatures::RELAXED_SIMD
+}
+
+impl Inspection {
+    fn collect(&mut self, bytes: &[u8]) -> wasmparser::Result<()> {
+        let mut types: Vec<Option<FuncType>> = Vec::new();
+        let mut functions: Vec<u32> = Vec::new();
+        for payload in Parser::new(0).parse_all(bytes) {
+            match payload? {
+                Payload::TypeSection(section) => {
+                    for group in section {
+                        for sub_type in group?.into_types() {
+                            let is_function = matches!(sub_type.composite_type.inner, wasmparser::CompositeInnerType::Func(_));
+                            types.push(is_function.then(|| sub_type.unwrap_func().clone()));
+                        }
+                    }
+                }
+                Payload::ImportSection(section) => {
+                    for import in section.into_imports() {
+                        let import = import?;
+                        if let TypeRef::Func(ty) | TypeRef::FuncExact(ty) = import.ty {
+                            functions.push(ty);
+                        }
+                        self.import(&import, &types);
+                    }
+                }
+                Payload::FunctionSection(section) => {
+                    for ty in section {
+                        functions.push(ty?);
+                    }
+                }
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        self.memories.push(memory_type(&memory?));
+                    }
+                }
+                Payload::ExportSection(section) => {
+                    for export in section {
+                        let export = export?;
+                        let ty = match export.kind {
+                            ExternalKind::Func | ExternalKind::FuncExact => {
+                                let ty = usize::try_from(export.index).ok().and_then(|index| functions.get(index));
+                                ty.map(|ty| function_type(&types, *ty)).unwrap_or_default()
+                            }
+                            _ => String::new(),
+                        };
+                        self.is_command |= export.name == "_start" && ty == "() -> ()";
+                        self.exports.push(Export { kind: kind_name(export.kind), name: printable(export.name), ty });
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, import: &wasmparser::Import<'_>, types: &[Option<FuncType>]) {
+        let (kind, ty) = match import.ty {
+            TypeRef::Func(ty) | TypeRef::FuncExact(ty) => ("func", function_type(types, ty)),
+            TypeRef::Table(_) => ("table", String::new()),
+            TypeRef::Memory(ty) => ("memory", memory_type(&ty)),
+            TypeRef::Global(ty) => ("global", format!("{}", ty.content_type)),
+            TypeRef::Tag(_) => ("tag", String::new()),
+        };
+        let is_known = kind == "func" && import.module == "wasi_snapshot_preview1" && PREVIEW1.contains(&import.name);
+        let (module, name) = (printable(import.module), printable(import.name));
+        if !is_known {
+            self.obstacles.push(format!("there is no {kind} {module}::{name}"));
+        }
+        self.imports.push(Import { kind, module, name, ty, is_known });
+    }
+}
+
+/// A name out of the module without control characters.
+fn printable(name: &str) -> String {
+    crate::request::printable(name.as_bytes())
+}
+
+fn kind_name(kind: ExternalKind) -> &'static str {
+    match kind {
+        ExternalKind::Func | ExternalKind::FuncExact => "func",
+        ExternalKind::Table => "table",
+        ExternalKind::Memory => "memory",
+        ExternalKind::Global => "global",
+        ExternalKind::Tag => "tag",
+    }
+}
+
+fn function_type(types: &[Option<FuncType>], index: u32) -> String {
+    let ty = usize::try_from(index).ok().and_then(|index| types.get(index)).and_then(Option::as_ref);
+    let list = |types: &[wasmparser::ValType]| types.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    ty.map_or_else(|| "?".into(), |ty| format!("({}) -> ({})", list(ty.params()), list(ty.results())))
+}
+
+fn memory_type(ty: &MemoryType) -> String {
+    let bits = if ty.memory64 { "64-bit" } else { "32-bit" };
+    let page_bytes = 1u64.checked_shl(ty.page_size_log2.unwrap_or(16)).unwrap_or(0);
+    let maximum = ty.maximum.map_or_else(|| "no maximum".into(), |pages| format!("at most {pages}"));
+    format!("{bits}, {} pages of {page_bytes} bytes, {maximum}", ty.initial)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn inspect_text(text: &str) -> Inspection {
+        inspect_binary(&wat::parse_str(text).unwrap())
+    }
+
+    #[test]
+    fn imports_and_exports_are_shown_with_types() {
+        let inspection = inspect_text(
+            r#"(module
+                (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+                (import "env" "missing" (func))
+                (memory (export "memory") 1 2)
+                (func (export "_start"))
+                (func (export "add") (param i32 i64) (result f32) unreachable))"#,
+        );
+        assert_eq!(inspection.imports[0].ty, "(i32, i32, i32, i32) -> (i32)");
+        assert!(inspection.imports[0].is_known && !inspection.imports[1].is_known);
+        assert_eq!(inspection.exports[2].ty, "(i32, i64) -> (f32)");
+        assert_eq!(inspection.memories, ["32-bit, 1 pages of 65536 bytes, at most 2"]);
+        assert!(inspection.is_command);
+        assert_eq!(inspection.obstacles, ["there is no func env::missing"]);
+    }
+
+    #[test]
+    fn what_is_invalid_is_an_obstacle() {
+        let inspection = inspect_binary(b"\0asm\x01\0\0\0\xff");
+        assert!(!inspection.obstacles.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let mut module = b"\0asm\x01\0\0\0".to_vec();
+            module.extend(bytes);
+            inspect_binary(&module);
+        }
+    }
+}
