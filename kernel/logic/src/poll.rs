@@ -97,7 +97,7 @@ mod tests {
             whole[..32].copy_from_slice(&bytes);
             whole[32..].copy_from_slice(&rest);
             if let Some(subscription) = Subscription::decode(&whole) {
-                prop_assert_eq!(subscription.userdata.to_le_bytes(), whole[..8]);
+                prop_assert_eq!(&subscription.userdata.to_le_bytes()[..], &whole[..8]);
                 prop_assert!(whole[8] <= 2);
             }
         }
