@@ -1,10 +1,12 @@
 //! The guest's address map. No other file spells a guest address.
 //!
-//! Guest-physical and guest-virtual addresses are equal below 4 GiB; above, physical RAM is handed out in chunks.
+//! Guest-physical and guest-virtual addresses are equal below 4 GiB, but for the RAM pool and the stack.
 //!
 //! ```text
 //! guest-physical                                            guest-virtual, rights in ring 3
 //! 0x0000_0000 ┌──────────────────────────┐                  nothing: null pointers fault
+//! 0x0010_0000 │ doorbell, no memory      │ DOORBELL         rw-: a store is a hypercall
+//! 0x0010_1000 │ fault doorbell, no mem.  │ FAULT_DOORBELL   nothing (ring 0: rw-)
 //! 0x0020_0000 │ kernel image, shared     │ IMAGE            text r-x, constants r--
 //! 0x0080_0000 │ base RAM                 │ BASE
 //!             │   .data .bss             │ KERNEL_DATA      rw-
@@ -12,13 +14,12 @@
 //!             │   host status            │ HOST_STATUS      r--, written by the host at any time
 //!             │   mailbox                │ MAILBOX          rw-
 //!             │   output ring            │ RING_HEAD, _DATA rw-
-//!             │   top of the stack       │ mapped at the end of STACK
 //!             │   arguments and so on    │ CONFIG           r--
-//! 0x00e0_0000 │ doorbell, no memory      │ DOORBELL         rw-: a store is a hypercall
-//! 0x00e0_1000 │ fault doorbell, no mem.  │ FAULT_DOORBELL   nothing (ring 0: rw-)
-//! 0x0100_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
+//!             │   top of the stack       │ STACK_RAM        mapped at the end of STACK
+//! 0x00e0_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
+//! 0x0100_0000 │ RAM pool, first part     │ POOL_NEAR        2 MiB chunks of both parts are mapped rw- where the
 //! 0x1000_0000 │ module file, shared      │ MODULE           r--, up to 2 GiB
-//! 0x1_0000_0000 RAM pool, 2 MiB chunks   │ POOL             mapped rw- where the kernel touches the demand regions:
+//! 0x1_0000_0000 RAM pool, the rest       │ POOL_FAR         kernel touches the demand regions:
 //!                                          0x0100_0000_0000  HEAP   small allocations
 //!                                          0x0200_0000_0000  MEDIUM 64 KiB up to 2 MiB
 //!                                          0x0300_0000_0000  STACK  its top 2 MiB are base RAM
@@ -28,6 +29,9 @@
 //! The demand regions are far larger than RAM. A first touch of one of their 2 MiB pages faults into a ring-0 stub, which
 //! rings [`FAULT_DOORBELL`]; the host maps the next free chunk of the pool there, or ends the VM when none is left. So
 //! address space may be reserved generously and only what is touched costs RAM.
+//!
+//! Base, system area and the first part of the pool lie side by side, so that one memory slot holds them: slots are what
+//! making a VM costs most.
 
 /// Bytes of a small page.
 pub const PAGE_BYTES: u64 = 4096;
@@ -67,6 +71,11 @@ impl Region {
     }
 }
 
+/// A store here, of any width and value, is a hypercall: the host looks into the mailbox.
+pub const DOORBELL: Region = Region::new(0x0010_0000, PAGE_BYTES);
+/// The exception stubs store the faulting address here.
+pub const FAULT_DOORBELL: Region = Region::new(DOORBELL.end, PAGE_BYTES);
+
 /// Read-only segments of the kernel image.
 pub const IMAGE: Region = Region::new(0x0020_0000, 6 << 20);
 
@@ -91,13 +100,8 @@ pub const CONFIG: Region = Region::new(RING_DATA.end + PAGE_BYTES, 1 << 20);
 /// Guest-physical RAM of the top of the stack; mapped at the end of [`STACK`], not here.
 pub const STACK_RAM: Region = Region::new(BASE.end - CHUNK_BYTES, CHUNK_BYTES);
 
-/// A store here, of any width and value, is a hypercall: the host looks into the mailbox.
-pub const DOORBELL: Region = Region::new(0x00e0_0000, PAGE_BYTES);
-/// The exception stubs store the faulting address here.
-pub const FAULT_DOORBELL: Region = Region::new(DOORBELL.end, PAGE_BYTES);
-
 /// Descriptor tables, ring-0 stubs with their stack, page tables. Ring 3 has no access to any of it.
-pub const SYSTEM: Region = Region::new(0x0100_0000, 0x0f00_0000);
+pub const SYSTEM: Region = Region::new(BASE.end, CHUNK_BYTES);
 /// Global descriptor table.
 pub const GDT: Region = Region::new(SYSTEM.start, PAGE_BYTES);
 /// Interrupt descriptor table.
@@ -114,10 +118,12 @@ pub const PAGE_TABLES: Region = Region { start: RING0_STACK.end, end: SYSTEM.end
 /// The module file.
 pub const MODULE: Region = Region::new(0x1000_0000, 2 << 30);
 
-/// Where the RAM pool begins in guest-physical space.
-pub const POOL_START: u64 = 0x1_0000_0000;
-/// Largest pool: guest-physical addresses stay below 2^36, which every x86-64 processor has.
-pub const MAX_POOL_BYTES: u64 = (1 << 36) - POOL_START;
+/// The first part of the RAM pool, as far as there is RAM for it.
+pub const POOL_NEAR: Region = Region::new(SYSTEM.end, 32 << 20);
+/// The rest of the RAM pool; guest-physical addresses stay below 2^36, which every x86-64 processor has.
+pub const POOL_FAR: Region = Region { start: 0x1_0000_0000, end: 1 << 36 };
+/// Largest pool, both parts together.
+pub const MAX_POOL_BYTES: u64 = POOL_NEAR.bytes() + POOL_FAR.bytes();
 /// Least RAM of a VM, pool and base together.
 pub const MIN_RAM_BYTES: u64 = 16 << 20;
 /// Most RAM of a VM, pool and base together.
@@ -143,16 +149,17 @@ pub const fn is_demand(address: u64) -> bool {
 }
 
 const _: () = {
-    assert!(IMAGE.end <= BASE.start && CONFIG.end <= STACK_RAM.start && BASE.end <= DOORBELL.start);
-    assert!(FAULT_DOORBELL.end <= SYSTEM.start && SYSTEM.end <= MODULE.start && MODULE.end <= POOL_START);
+    assert!(FAULT_DOORBELL.end <= IMAGE.start && IMAGE.end <= BASE.start && CONFIG.end <= STACK_RAM.start);
+    assert!(POOL_NEAR.end <= MODULE.start && MODULE.end <= POOL_FAR.start);
     assert!(IMAGE.start.is_multiple_of(CHUNK_BYTES) && BASE.start.is_multiple_of(CHUNK_BYTES));
     assert!(STACK.start.is_multiple_of(CHUNK_BYTES) && STACK_RAM.start.is_multiple_of(CHUNK_BYTES));
-    assert!(POOL_START.is_multiple_of(CHUNK_BYTES) && MODULE.start.is_multiple_of(CHUNK_BYTES));
+    assert!(POOL_NEAR.start.is_multiple_of(CHUNK_BYTES) && POOL_FAR.start.is_multiple_of(CHUNK_BYTES));
+    assert!(MODULE.start.is_multiple_of(CHUNK_BYTES) && MIN_RAM_BYTES > BASE.bytes() + 4 * CHUNK_BYTES);
     assert!(MAX_POOL_BYTES < HEAP.bytes() && MAX_POOL_BYTES < MEDIUM.bytes() && MAX_POOL_BYTES < LARGE_SLOT_BYTES);
     assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= STACK.start && STACK.end <= LARGE.start && LARGE.end <= 1 << 46);
-    // One page directory for each gigabyte and one pointer table for each half terabyte suffices however RAM is spread:
-    // every chunk that is handed out needs at most two new tables.
-    assert!(PAGE_TABLES.bytes() / PAGE_BYTES > 2 * (MAX_POOL_BYTES / CHUNK_BYTES) / 2);
+    // Tables for as much RAM as there can be, all large slots in use: a directory for each gigabyte and each slot, a
+    // pointer table for each half terabyte, and what the fixed part needs.
+    assert!(PAGE_TABLES.bytes() / PAGE_BYTES > MAX_POOL_BYTES / (1 << 30) + LARGE_SLOTS + LARGE.bytes() / (1 << 39) + 32);
 };
 
 #[cfg(test)]
@@ -169,7 +176,7 @@ mod tests {
 
     #[test]
     fn demand_regions_are_disjoint_from_all_else() {
-        for region in [IMAGE, BASE, SYSTEM, MODULE, DOORBELL, FAULT_DOORBELL] {
+        for region in [IMAGE, BASE, SYSTEM, POOL_NEAR, POOL_FAR, MODULE, DOORBELL, FAULT_DOORBELL] {
             assert!(!is_demand(region.start) && !is_demand(region.end - 1));
         }
     }

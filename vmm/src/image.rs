@@ -13,7 +13,7 @@ use std::{
 use linux_loader::loader::{Elf, KernelLoader};
 use mote_abi::{
     ABI_VERSION,
-    layout::{IMAGE, KERNEL_DATA, PAGE_BYTES},
+    layout::{CHUNK_BYTES, IMAGE, KERNEL_DATA, PAGE_BYTES},
     note::{NOTE_NAME, NOTE_TYPE_ABI},
 };
 use mote_machine::paging::Access;
@@ -98,6 +98,9 @@ pub struct KernelImage {
     entry: u64,
 }
 
+/// From this size on a segment gets huge pages: clearing one costs less than so many faults.
+const HUGE_FROM_BYTES: u64 = 1 << 20;
+
 static EMBEDDED: &[u8] = include_bytes!(env!("MOTE_KERNEL_IMAGE"));
 
 impl KernelImage {
@@ -121,7 +124,10 @@ impl KernelImage {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
         let plan = Plan::parse(bytes)?;
         let mapping = Mapping::anonymous("the kernel image", IMAGE.bytes())?;
-        mapping.use_huge_pages();
+        for segment in plan.segments.iter().filter(|segment| segment.bytes() >= HUGE_FROM_BYTES) {
+            let bytes = segment.bytes().next_multiple_of(CHUNK_BYTES);
+            mapping.use_huge_pages(segment.start - IMAGE.start, bytes.min(IMAGE.end - segment.start));
+        }
         let data = Mapping::anonymous("the kernel's data", KERNEL_DATA.bytes())?;
         let regions = vec![mapping.region(IMAGE.start)?, data.region(KERNEL_DATA.start)?];
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;

@@ -33,6 +33,7 @@ mod module;
 mod request;
 mod run;
 mod service;
+mod slots;
 mod stats;
 mod tables;
 mod vcpu;

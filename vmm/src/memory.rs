@@ -9,7 +9,9 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use mote_abi::layout::{BASE, CHUNK_BYTES, PAGE_BYTES, POOL_START, SYSTEM};
+use mote_abi::layout::{
+    BASE, CHUNK_BYTES, HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, POOL_FAR, POOL_NEAR, RING_DATA, RING_HEAD, STACK_RAM,
+};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use thiserror::Error;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, mmap::MmapRegionBuilder};
@@ -85,9 +87,9 @@ impl Mapping {
         self.bytes as u64
     }
 
-    /// Asks for transparent huge pages. A kernel without them is no error: it only costs time.
-    pub(crate) fn use_huge_pages(&self) {
-        self.advise(0, self.bytes as u64, Advice::LinuxHugepage);
+    /// Asks for transparent huge pages in a part. A kernel without them is no error: it only costs time.
+    pub(crate) fn use_huge_pages(&self, offset: u64, bytes: u64) {
+        self.advise(offset, bytes, Advice::LinuxHugepage);
     }
 
     /// Makes the pages of a part present, so that the guest's first touch of each costs less. Failing is no error.
@@ -127,27 +129,61 @@ impl Drop for Mapping {
     }
 }
 
-/// The RAM of one VM: base, system area and pool.
+/// The RAM of one VM.
 #[derive(Debug)]
 pub(crate) struct GuestRam {
     /// Declared, and so dropped, before the mappings that it refers to.
     memory: GuestMemoryMmap,
-    pub(crate) base: Mapping,
-    pub(crate) system: Mapping,
-    pub(crate) pool: Mapping,
+    /// Base, system area and the first part of the pool.
+    pub(crate) near: Mapping,
+    /// The rest of the pool, if there is so much RAM.
+    pub(crate) far: Option<Mapping>,
+    pub(crate) pool_bytes: u64,
 }
 
 impl GuestRam {
     /// RAM of `ram_bytes`, of which [`BASE`] is a part; nothing of it is touched yet.
     pub(crate) fn new(ram_bytes: u64) -> Result<Self, MemoryError> {
         let pool_bytes = ram_bytes.saturating_sub(BASE.bytes()) / CHUNK_BYTES * CHUNK_BYTES;
-        let base = Mapping::anonymous("guest RAM", BASE.bytes())?;
-        let system = Mapping::anonymous("page tables", crate::tables::system_bytes(pool_bytes))?;
-        let pool = Mapping::anonymous("guest RAM", pool_bytes)?;
-        pool.use_huge_pages();
-        let regions = vec![base.region(BASE.start)?, system.region(SYSTEM.start)?, pool.region(POOL_START)?];
+        let near_pool_bytes = pool_bytes.min(POOL_NEAR.bytes());
+        let near = Mapping::anonymous("guest RAM", POOL_NEAR.start - BASE.start + near_pool_bytes)?;
+        let mut regions = vec![near.region(BASE.start)?];
+        let far = match pool_bytes - near_pool_bytes {
+            0 => None,
+            bytes => Some(Mapping::anonymous("guest RAM", bytes)?),
+        };
+        if let Some(far) = &far {
+            far.use_huge_pages(0, far.bytes());
+            regions.push(far.region(POOL_FAR.start)?);
+        }
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
-        Ok(Self { memory, base, system, pool })
+        Ok(Self { memory, near, far, pool_bytes })
+    }
+
+    /// Makes the pages present that every kernel touches before it runs a module of `module_bytes`: from the host that
+    /// costs a fraction of a fault in the guest. Small modules need few pages of the heap and of a linear memory; for
+    /// others a huge page of each costs less.
+    pub(crate) fn warm(&self, module_bytes: u64) {
+        const SMALL_MODULE_BYTES: u64 = 256 << 10;
+        const STACK_BYTES: u64 = 32 << 10;
+        const SMALL_HEAP_BYTES: u64 = 160 << 10;
+        const SMALL_MEMORY_BYTES: u64 = 64 << 10;
+        let warm = |start: u64, bytes: u64| self.near.populate(start - BASE.start, bytes);
+        let (heap, memory) = (POOL_NEAR.start, POOL_NEAR.start + CHUNK_BYTES);
+        let pool_offset = POOL_NEAR.start - BASE.start;
+        let huge_from = if module_bytes < SMALL_MODULE_BYTES { pool_offset + 2 * CHUNK_BYTES } else { pool_offset };
+        self.near.use_huge_pages(huge_from, self.near.bytes().saturating_sub(huge_from));
+
+        warm(HOST_STATUS.start, HOST_STATUS.bytes());
+        warm(MAILBOX.start, MAILBOX_DATA.start - MAILBOX.start + PAGE_BYTES);
+        warm(RING_HEAD.start, RING_DATA.start - RING_HEAD.start + PAGE_BYTES);
+        warm(STACK_RAM.end - STACK_BYTES, STACK_BYTES);
+        if module_bytes < SMALL_MODULE_BYTES {
+            warm(heap, SMALL_HEAP_BYTES);
+            warm(memory, SMALL_MEMORY_BYTES);
+        } else {
+            warm(heap, CHUNK_BYTES);
+        }
     }
 
     /// Checked access by guest-physical address.
@@ -157,7 +193,7 @@ impl GuestRam {
 
     /// Bytes of RAM that the host has given so far.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        [&self.base, &self.system, &self.pool].into_iter().map(resident_bytes).sum()
+        resident_bytes(&self.near) + self.far.as_ref().map_or(0, resident_bytes)
     }
 }
 
@@ -181,16 +217,17 @@ fn resident_bytes(mapping: &Mapping) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mote_abi::layout::SYSTEM;
     use vm_memory::Bytes;
 
     #[test]
     fn ram_is_where_the_layout_says_and_nowhere_else() {
         let ram = GuestRam::new(64 << 20).unwrap();
-        for at in [BASE.start, SYSTEM.start, POOL_START, POOL_START + (60 << 20) - 8] {
+        for at in [BASE.start, SYSTEM.start, POOL_NEAR.start, POOL_FAR.start, POOL_FAR.start + (26 << 20) - 8] {
             ram.memory().write_obj(at, GuestAddress(at)).unwrap();
             assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(at)).unwrap(), at);
         }
-        for at in [0, BASE.end, POOL_START + (60 << 20), u64::MAX - 7] {
+        for at in [0, BASE.start - 8, POOL_NEAR.end, POOL_FAR.start + (26 << 20), u64::MAX - 7] {
             assert!(ram.memory().write_obj(0u64, GuestAddress(at)).is_err(), "{at:#x}");
         }
     }

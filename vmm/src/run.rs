@@ -27,12 +27,11 @@ use crate::{
     request::{ExitReport, Request},
     service::{
         clock::ClockService,
-        demand::{self, Resolution},
+        demand::{DemandService, Resolution},
         output::{DrainError, OutputService, Patience},
         stdin::{Stdin, Stopped},
     },
     stats::Stats,
-    tables::Tables,
     vcpu,
     vm::Report,
 };
@@ -44,8 +43,8 @@ const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Runner {
     pub(crate) vcpu: VcpuFd,
-    pub(crate) _vm: VmFd,
-    pub(crate) tables: Tables,
+    pub(crate) vm: VmFd,
+    pub(crate) demand: DemandService,
     pub(crate) clock: ClockService,
     pub(crate) stdin: Stdin,
     pub(crate) housekeeping: Housekeeping,
@@ -136,9 +135,9 @@ impl Runner {
 
     /// An exception: a demand for memory, or the end.
     fn fault(&mut self, address: u64) -> Result<Next, Ending> {
-        let memory = self.housekeeping.ram.memory();
-        let frame = vcpu::exception_frame(memory).map_err(|error| HostFailure::Machine(error.to_string()))?;
-        match demand::resolve(memory, &mut self.tables, &frame, address)? {
+        let ram = &self.housekeeping.ram;
+        let frame = vcpu::exception_frame(ram.memory()).map_err(|error| HostFailure::Machine(error.to_string()))?;
+        match self.demand.resolve(&self.vm, ram, &frame, address)? {
             Resolution::Mapped => {
                 self.stats.exits.demand += 1;
                 Ok(Next::Enter)

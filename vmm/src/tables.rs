@@ -3,8 +3,8 @@
 //! Also the only place that ever adds a mapping later: [`Tables::map_chunk`].
 
 use mote_abi::layout::{
-    BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HEAP, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MEDIUM,
-    MODULE, PAGE_BYTES, PAGE_TABLES, POOL_START, RING_DATA, RING_HEAD, RING0_STACK, STACK, STACK_RAM, STUBS, SYSTEM, TSS,
+    BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MODULE, PAGE_BYTES,
+    PAGE_TABLES, RING_DATA, RING_HEAD, RING0_STACK, STACK, STACK_RAM, STUBS, TSS,
 };
 use mote_machine::{
     descriptor,
@@ -46,41 +46,20 @@ impl From<MapError<TableError>> for TablesError {
     }
 }
 
-/// Bytes of the system area of a VM with a pool of `pool_bytes`: every chunk may need a directory and a pointer table.
-pub(crate) fn system_bytes(pool_bytes: u64) -> u64 {
-    const FIXED_TABLES: u64 = 64;
-    let tables = FIXED_TABLES + 2 * (pool_bytes / CHUNK_BYTES);
-    (PAGE_TABLES.start - SYSTEM.start + tables * PAGE_BYTES).min(SYSTEM.bytes())
-}
-
 /// The page tables of one VM.
 #[derive(Debug)]
 pub(crate) struct Tables {
     next_table: u64,
-    end: u64,
-    next_chunk: u64,
-    pool_end: u64,
 }
 
 /// Guest-physical address of the root table.
 pub(crate) const ROOT: u64 = PAGE_TABLES.start;
 
 impl Tables {
-    /// Writes everything for a VM with this image, module and pool.
-    pub(crate) fn build(
-        memory: &GuestMemoryMmap,
-        image: &KernelImage,
-        module_bytes: u64,
-        config_bytes: u64,
-        pool_bytes: u64,
-    ) -> Result<Self, TablesError> {
+    /// Writes everything for a VM with this image and module.
+    pub(crate) fn build(memory: &GuestMemoryMmap, image: &KernelImage, module_bytes: u64, config_bytes: u64) -> Result<Self, TablesError> {
         write_descriptors(memory)?;
-        let mut tables = Self {
-            next_table: ROOT + PAGE_BYTES,
-            end: SYSTEM.start + system_bytes(pool_bytes),
-            next_chunk: POOL_START,
-            pool_end: POOL_START + pool_bytes,
-        };
+        let mut tables = Self { next_table: ROOT + PAGE_BYTES };
         let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
         let identity = [
             (KERNEL_DATA.start, pages(image.data_bytes()), Access::UserReadWrite),
@@ -106,32 +85,18 @@ impl Tables {
         }
         tables.map_stack(memory)?;
         tables.map_module(memory, module_bytes)?;
-        // The first chunk of both regions that every module uses, so that small modules never fault.
-        for start in [HEAP.start, MEDIUM.start] {
-            tables.map_chunk(memory, start)?;
-        }
         Ok(tables)
     }
 
-    /// Maps the next chunk of the pool where `address` lies. `false` if the pool is used up.
-    pub(crate) fn map_chunk(&mut self, memory: &GuestMemoryMmap, address: u64) -> Result<bool, TablesError> {
-        if self.next_chunk >= self.pool_end {
-            return Ok(false);
-        }
+    /// Maps the chunk of RAM at `chunk` where `address` lies.
+    pub(crate) fn map_chunk(&mut self, memory: &GuestMemoryMmap, address: u64, chunk: u64) -> Result<(), TablesError> {
         let mapping = paging::Mapping {
             virtual_address: address / CHUNK_BYTES * CHUNK_BYTES,
-            physical_address: self.next_chunk,
+            physical_address: chunk,
             bytes: CHUNK_BYTES,
             access: Access::UserReadWrite,
         };
-        paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?;
-        self.next_chunk += CHUNK_BYTES;
-        Ok(true)
-    }
-
-    /// Chunks of the pool that are not mapped yet.
-    pub(crate) fn free_chunks(&self) -> u64 {
-        (self.pool_end - self.next_chunk) / CHUNK_BYTES
+        Ok(paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?)
     }
 
     /// Large pages, if nothing else lies in them: what is behind the segment in its last one is zeros. The host's memory
@@ -204,7 +169,7 @@ impl TableMemory for Writer<'_> {
 
     fn allocate(&mut self) -> Result<u64, TableError> {
         let table = self.tables.next_table;
-        if table + PAGE_BYTES > self.tables.end {
+        if table + PAGE_BYTES > PAGE_TABLES.end {
             return Err(TableError::Exhausted);
         }
         self.tables.next_table += PAGE_BYTES;

@@ -2,12 +2,11 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd};
 use mote_abi::{
     ABI_VERSION,
     boot::{BOOT_MAGIC, BootInfo, flags, stream_kind},
-    layout::{BASE, BOOT_INFO, CONFIG, IMAGE, KERNEL_DATA, MODULE, POOL_START, SYSTEM},
+    layout::{BASE, BOOT_INFO, CONFIG, KERNEL_DATA},
 };
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
@@ -19,10 +18,11 @@ use crate::{
     ending::{Ending, HostFailure},
     image::KernelImage,
     kvm::{self, KvmError},
-    memory::{GuestRam, Mapping, MemoryError},
+    memory::{GuestRam, MemoryError},
     module::Module,
     run::{Housekeeping, Runner},
-    service::{clock::ClockService, demand, output::OutputService, stdin::Stdin},
+    service::{clock::ClockService, demand::DemandService, output::OutputService, stdin::Stdin},
+    slots::Slots,
     stats::Stats,
     tables::Tables,
     vcpu,
@@ -74,11 +74,6 @@ pub struct Vm {
     runner: Runner,
 }
 
-/// Pages that every kernel touches before it runs the module: made present from the host, where that costs a
-/// fraction of a fault in the guest.
-const WARM_HEAP_BYTES: u64 = 2 << 20;
-const WARM_STACK_BYTES: u64 = 32 << 10;
-
 impl Vm {
     /// Makes the VM: opens KVM, lays out memory, writes the machine into it. Nothing runs yet.
     pub fn new(kernel: &Arc<KernelImage>, module: &Arc<Module>, config: Config) -> Result<Self, VmError> {
@@ -92,15 +87,14 @@ impl Vm {
         let strings = config.strings()?;
         let ram = GuestRam::new(config.limits.ram_bytes)?;
         let machine = |error: &dyn std::fmt::Display| VmError::Machine(error.to_string());
-        let tables = Tables::build(ram.memory(), kernel, module.bytes(), strings.bytes.len() as u64, ram.pool.bytes());
-        let tables = tables.map_err(|error| machine(&error))?;
+        let tables = Tables::build(ram.memory(), kernel, module.bytes(), strings.bytes.len() as u64).map_err(|error| machine(&error))?;
         ram.memory().write_slice(kernel.data(), GuestAddress(KERNEL_DATA.start)).map_err(|error| machine(&error))?;
         ram.memory().write_slice(&strings.bytes, GuestAddress(CONFIG.start)).map_err(|error| machine(&error))?;
-        demand::publish_free_chunks(ram.memory(), &tables).map_err(|error| machine(&error))?;
-        warm(&ram);
+        ram.warm(module.bytes());
 
         let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
-        add_slots(&vm, &ram, kernel, module).map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
+        let slots = Slots::add(&vm, &ram, kernel, module).map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
+        let demand = DemandService::new(tables, slots, &vm, &ram).map_err(|error| machine(&error))?;
         let vcpu = vcpu::create(&vm, kernel.entry()).map_err(VmError::create("setting up the vCPU"))?;
         let clock = ClockService::new(&vcpu);
         let boot = boot_info(&config, &strings, module, &ram, &clock, &vcpu)?;
@@ -114,8 +108,8 @@ impl Vm {
         stats.phases.create = started.elapsed();
         let runner = Runner {
             vcpu,
-            _vm: vm,
-            tables,
+            vm,
+            demand,
             clock,
             stdin: Stdin::from(config.stdin),
             housekeeping,
@@ -159,7 +153,7 @@ fn boot_info(
         version: ABI_VERSION,
         flags: fuel_flag | tsc_flag,
         module_bytes: module.bytes(),
-        ram_bytes: ram.pool.bytes() + BASE.bytes(),
+        ram_bytes: ram.pool_bytes + BASE.bytes(),
         max_wasm_memory_bytes: limits.wasm_memory_bytes.unwrap_or(u64::MAX),
         fuel: limits.fuel.unwrap_or(0),
         max_wasm_stack_bytes: limits.wasm_stack_bytes,
@@ -193,40 +187,6 @@ fn output_kind(output: &Output) -> u32 {
         Output::Fd(fd) if rustix::termios::isatty(fd) => stream_kind::TERMINAL,
         _ => stream_kind::OTHER,
     }
-}
-
-fn warm(ram: &GuestRam) {
-    let offset = |address: u64| address - BASE.start;
-    use mote_abi::layout::{HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, RING_DATA, RING_HEAD, STACK_RAM};
-    ram.base.populate(offset(HOST_STATUS.start), HOST_STATUS.bytes());
-    ram.base.populate(offset(MAILBOX.start), MAILBOX_DATA.start - MAILBOX.start + PAGE_BYTES);
-    ram.base.populate(offset(RING_HEAD.start), RING_DATA.start - RING_HEAD.start + PAGE_BYTES);
-    ram.base.populate(offset(STACK_RAM.end - WARM_STACK_BYTES), WARM_STACK_BYTES);
-    ram.pool.populate(0, WARM_HEAP_BYTES);
-}
-
-/// Slots: what the guest may write, then what all VMs share and none can write.
-fn add_slots(vm: &VmFd, ram: &GuestRam, kernel: &KernelImage, module: &Module) -> Result<(), kvm_ioctls::Error> {
-    let slots: [(u64, &Mapping, u32); 5] = [
-        (BASE.start, &ram.base, 0),
-        (SYSTEM.start, &ram.system, 0),
-        (POOL_START, &ram.pool, 0),
-        (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY),
-        (MODULE.start, module.mapping(), KVM_MEM_READONLY),
-    ];
-    for (slot, (guest_phys_addr, mapping, flags)) in (0..).zip(slots) {
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags,
-            guest_phys_addr,
-            memory_size: mapping.bytes().next_multiple_of(mote_abi::layout::PAGE_BYTES),
-            userspace_addr: mapping.host_address(),
-        };
-        // SAFETY: the mapping is page-aligned, has at least these bytes when counted in pages, and lives longer than
-        // the VM: the runner owns RAM, and has a share of kernel and module. Those two are read-only slots.
-        unsafe { vm.set_user_memory_region(region)? };
-    }
-    Ok(())
 }
 
 impl From<HostFailure> for Ending {

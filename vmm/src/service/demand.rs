@@ -1,14 +1,17 @@
 //! Demand memory: a first touch of a demand region gets the next free chunk of RAM.
 
+use kvm_ioctls::VmFd;
 use mote_abi::{
     boot::status_offset,
-    layout::{self, HOST_STATUS},
+    layout::{self, HEAP, HOST_STATUS, MEDIUM},
 };
 use mote_machine::stub::Frame;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress};
 
 use crate::{
     ending::HostFailure,
+    memory::GuestRam,
+    slots::Slots,
     tables::{Tables, TablesError},
 };
 
@@ -29,26 +32,54 @@ const PAGE_FAULT: u64 = 14;
 const PRESENT: u64 = 1 << 0;
 const FETCH: u64 = 1 << 4;
 
-/// Maps memory if that is what the fault asks for.
-pub(crate) fn resolve(memory: &GuestMemoryMmap, tables: &mut Tables, frame: &Frame, address: u64) -> Result<Resolution, HostFailure> {
-    let demand = frame.vector == PAGE_FAULT && frame.error_code & (PRESENT | FETCH) == 0 && layout::is_demand(address);
-    if !demand {
-        return Ok(Resolution::NotDemand);
-    }
-    match tables.map_chunk(memory, address) {
-        Ok(true) => {}
-        Ok(false) => return Ok(Resolution::Exhausted),
-        // The guest claims a fault where memory is: nothing that mapping could mend.
-        Err(TablesError::Map(_)) => return Ok(Resolution::NotDemand),
-        Err(error) => return Err(HostFailure::Machine(error.to_string())),
-    }
-    publish_free_chunks(memory, tables)?;
-    Ok(Resolution::Mapped)
+/// The RAM of a VM with everything that gives it to the guest.
+#[derive(Debug)]
+pub(crate) struct DemandService {
+    tables: Tables,
+    slots: Slots,
 }
 
-/// Tells the guest how much RAM is left.
-pub(crate) fn publish_free_chunks(memory: &GuestMemoryMmap, tables: &Tables) -> Result<(), HostFailure> {
-    let at = GuestAddress(HOST_STATUS.start + status_offset::FREE_CHUNKS);
-    let stored = memory.store(tables.free_chunks(), at, std::sync::atomic::Ordering::Release);
-    stored.map_err(|error| HostFailure::Machine(error.to_string()))
+impl DemandService {
+    /// Maps the first chunk of both regions that every module uses, so that small modules never fault.
+    pub(crate) fn new(tables: Tables, slots: Slots, vm: &VmFd, ram: &GuestRam) -> Result<Self, HostFailure> {
+        let mut service = Self { tables, slots };
+        for start in [HEAP.start, MEDIUM.start] {
+            service.map(vm, ram, start)?;
+        }
+        service.publish(ram)?;
+        Ok(service)
+    }
+
+    /// Maps memory if that is what the fault asks for.
+    pub(crate) fn resolve(&mut self, vm: &VmFd, ram: &GuestRam, frame: &Frame, address: u64) -> Result<Resolution, HostFailure> {
+        let demand = frame.vector == PAGE_FAULT && frame.error_code & (PRESENT | FETCH) == 0 && layout::is_demand(address);
+        if !demand {
+            return Ok(Resolution::NotDemand);
+        }
+        let resolution = self.map(vm, ram, address)?;
+        self.publish(ram)?;
+        Ok(resolution)
+    }
+
+    fn map(&mut self, vm: &VmFd, ram: &GuestRam, address: u64) -> Result<Resolution, HostFailure> {
+        let machine = |error: &dyn std::fmt::Display| HostFailure::Machine(error.to_string());
+        let Some(chunk) = self.slots.take_chunk(vm, ram).map_err(|error| machine(&error))? else {
+            return Ok(Resolution::Exhausted);
+        };
+        match self.tables.map_chunk(ram.memory(), address, chunk) {
+            Ok(()) => Ok(Resolution::Mapped),
+            // Touches spread so thin that their tables take all room for tables.
+            Err(TablesError::Exhausted) => Ok(Resolution::Exhausted),
+            // The guest claims a fault where memory is: nothing that mapping could mend.
+            Err(TablesError::Map(_)) => Ok(Resolution::NotDemand),
+            Err(error) => Err(machine(&error)),
+        }
+    }
+
+    /// Tells the guest how much RAM is left.
+    fn publish(&self, ram: &GuestRam) -> Result<(), HostFailure> {
+        let at = GuestAddress(HOST_STATUS.start + status_offset::FREE_CHUNKS);
+        let stored = ram.memory().store(self.slots.free_chunks(), at, std::sync::atomic::Ordering::Release);
+        stored.map_err(|error| HostFailure::Machine(error.to_string()))
+    }
 }

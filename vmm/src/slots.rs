@@ -1,0 +1,116 @@
+//! KVM memory slots: which host memory a guest-physical range is.
+//!
+//! A slot costs time in proportion to its size, and more once a vCPU exists; so a VM begins with three, and RAM beyond
+//! the first part of the pool gets its slots as it is used, each as large as all before it.
+
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
+use kvm_ioctls::VmFd;
+use mote_abi::layout::{BASE, CHUNK_BYTES, IMAGE, MODULE, PAGE_BYTES, POOL_FAR, POOL_NEAR};
+
+use crate::{
+    image::KernelImage,
+    memory::{GuestRam, Mapping},
+    module::Module,
+};
+
+/// Smallest slot that is added later.
+const FIRST_FAR_SLOT_BYTES: u64 = 64 << 20;
+
+/// The slots of one VM, and which chunks of its pool are used.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    next_slot: u32,
+    /// Next chunk of the pool to be handed out.
+    next_chunk: u64,
+    near_end: u64,
+    far_end: u64,
+    /// First address of [`POOL_FAR`] that has no slot yet.
+    far_slots_end: u64,
+}
+
+impl Slots {
+    /// Adds the slots that every VM begins with. What is shared between VMs is read-only.
+    pub(crate) fn add(vm: &VmFd, ram: &GuestRam, kernel: &KernelImage, module: &Module) -> Result<Self, kvm_ioctls::Error> {
+        let first: [(u64, &Mapping, u32); 3] =
+            [(BASE.start, &ram.near, 0), (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY), (MODULE.start, module.mapping(), KVM_MEM_READONLY)];
+        let mut slots = Self::new(ram);
+        for (address, mapping, flags) in first {
+            slots.add_one(vm, address, mapping, 0, mapping.bytes().next_multiple_of(PAGE_BYTES), flags)?;
+        }
+        Ok(slots)
+    }
+
+    fn new(ram: &GuestRam) -> Self {
+        let near_bytes = ram.pool_bytes.min(POOL_NEAR.bytes());
+        Self {
+            next_slot: 0,
+            next_chunk: POOL_NEAR.start,
+            near_end: POOL_NEAR.start + near_bytes,
+            far_end: POOL_FAR.start + ram.pool_bytes - near_bytes,
+            far_slots_end: POOL_FAR.start,
+        }
+    }
+
+    /// The next free chunk, with a slot behind it; `None` if the pool is used up.
+    pub(crate) fn take_chunk(&mut self, vm: &VmFd, ram: &GuestRam) -> Result<Option<u64>, kvm_ioctls::Error> {
+        if self.next_chunk == self.near_end {
+            self.next_chunk = POOL_FAR.start;
+        }
+        let chunk = self.next_chunk;
+        if chunk == self.far_end {
+            return Ok(None);
+        }
+        if let (true, Some(far)) = (chunk == self.far_slots_end, &ram.far) {
+            let offset = chunk - POOL_FAR.start;
+            let bytes = offset.max(FIRST_FAR_SLOT_BYTES).min(self.far_end - chunk);
+            self.add_one(vm, chunk, far, offset, bytes, 0)?;
+            self.far_slots_end += bytes;
+        }
+        self.next_chunk += CHUNK_BYTES;
+        Ok(Some(chunk))
+    }
+
+    /// Chunks that are left.
+    pub(crate) fn free_chunks(&self) -> u64 {
+        let far = POOL_FAR.contains(self.next_chunk);
+        let near_bytes = if far { 0 } else { self.near_end - self.next_chunk };
+        let far_bytes = self.far_end - if far { self.next_chunk } else { POOL_FAR.start };
+        (near_bytes + far_bytes) / CHUNK_BYTES
+    }
+
+    fn add_one(&mut self, vm: &VmFd, address: u64, mapping: &Mapping, offset: u64, bytes: u64, flags: u32) -> Result<(), kvm_ioctls::Error> {
+        debug_assert!(offset + bytes <= mapping.bytes().next_multiple_of(PAGE_BYTES));
+        let region = kvm_userspace_memory_region {
+            slot: self.next_slot,
+            flags,
+            guest_phys_addr: address,
+            memory_size: bytes,
+            userspace_addr: mapping.host_address() + offset,
+        };
+        // SAFETY: the range lies in the mapping when that is counted in whole pages, which is how it is mapped, and the
+        // mapping lives longer than the VM: whoever owns the VM owns its RAM and a share of kernel and module.
+        unsafe { vm.set_user_memory_region(region)? };
+        self.next_slot += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_is_counted_and_both_parts_are_used() {
+        for ram_bytes in [16 << 20, 38 << 20, 40 << 20, 1 << 30] {
+            let ram = GuestRam::new(ram_bytes).unwrap();
+            let mut slots = Slots::new(&ram);
+            // Without a VM no slot can be added; far chunks are counted all the same.
+            slots.far_slots_end = slots.far_end;
+            assert_eq!(slots.free_chunks(), (ram_bytes - BASE.bytes()) / CHUNK_BYTES);
+            let near = (slots.near_end - slots.next_chunk) / CHUNK_BYTES;
+            slots.next_chunk += CHUNK_BYTES;
+            assert_eq!(slots.free_chunks(), (ram_bytes - BASE.bytes()) / CHUNK_BYTES - 1);
+            assert!(near <= 16);
+        }
+    }
+}
