@@ -4,8 +4,9 @@
 //! two runtimes that fail alike would agree too. `scripts/fetch-programs` brings the programs and wasmtime; without them
 //! the tests are skipped, or fail where `MOTE_REQUIRE_PROGRAMS` is set.
 
-#[path = "support/kvm.rs"]
-mod kvm;
+mod support {
+    pub(crate) mod kvm;
+}
 
 use std::{
     env, fs,
@@ -16,6 +17,7 @@ use std::{
 };
 
 use assert_cmd::Command;
+use support::kvm;
 
 /// wasmtime compiles CPython for ten seconds when its cache is cold, and longer beside other tests.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -119,7 +121,8 @@ impl<'a> Case<'a> {
     fn run(&self, runtime: &Path, options: &[&str]) -> Output {
         let mut command = Command::new(runtime);
         command.arg("run").args(options).args(self.options).arg(&self.program.module).args(self.arguments);
-        command.write_stdin(self.input).timeout(LIMIT).output().expect("the runtime does not start")
+        // What wasmtime would show on standard error, pages of it.
+        command.env_remove("RUST_BACKTRACE").write_stdin(self.input).timeout(LIMIT).output().expect("the runtime does not start")
     }
 
     #[track_caller]
@@ -160,7 +163,9 @@ fn quickjs() {
          print(Math.sin(x), Math.exp(x), Math.pow(x, -7.5), Math.fround(x), Math.atan2(-x, 0), Math.cbrt(x), x * 2 ** 40 | 0,
          Math.trunc(-x), Math.round(x * 9 - 4), Math.imul(x * 2 ** 31, i), (x * 2 ** 52 >>> i), Math.hypot(x, i)) }",
     );
-    evaluate("print('žluťoučký кот 猫 🐈'.normalize('NFD'), /(?<a>\\p{L}+)/u.exec('1кот2').groups.a, JSON.stringify({a: [null, 1e21]}))");
+    evaluate(
+        "print('žluťoučký кот 猫 🐈'.normalize('NFD'), /(?<a>\\p{L}+)/u.exec('1кот2').groups.a, JSON.stringify({a: [null, 1e21]}))",
+    );
 
     let error = quickjs.with(&["-e", "function f() { throw new RangeError('too far') } print('before'); f()"]);
     assert_eq!(error.exits(1), "before\n");
@@ -189,11 +194,20 @@ fn cpython() {
         "f9d7fa7d85f20afc206ef67d953737f6 66fb056a227e07042056ba8f1b6e5cc6039558d1\n"
     );
     run("import hashlib; print([hashlib.new(n, bytes(1000)).hexdigest() for n in sorted(hashlib.algorithms_guaranteed)[:-2]])");
-    run("import json; print(json.dumps({'b': [1, 2.5, None, True], 'a': 'é\\n'}, indent=1, sort_keys=True), json.loads('[1e3]'))");
-    run("import re, collections, zlib; print(re.findall(r'\\w+', 'кот, cat'), collections.Counter('banana'), zlib.crc32(b'x' * 9999))");
+    run(
+        "import json; print(json.dumps({'b': [1, 2.5, None, True], 'a': 'é\\n'}, indent=1, sort_keys=True), json.loads('[1e3]'))",
+    );
+    run(
+        "import re, collections, zlib; print(re.findall(r'\\w+', 'кот, cat'), collections.Counter('banana'), zlib.crc32(b'x' * 9999))",
+    );
     assert_eq!(run("print('žluťoučký кот 猫 🐈')"), "žluťoučký кот 猫 🐈\n");
-    run("import os; print(dict(os.environ), os.getcwd()); import time; t = time.time(); time.sleep(0.02); print(time.time() - t >= 0.02)");
-    cpython.with(&["-c", "import os; print(os.environ['A'], os.environ['B'])"]).options(&["--env", "A=1", "--env", "B=é"]).exits(0);
+    run(
+        "import os; print(dict(os.environ), os.getcwd()); import time; t = time.time(); time.sleep(0.02); print(time.time() - t >= 0.02)",
+    );
+    cpython
+        .with(&["-c", "import os; print(os.environ['A'], os.environ['B'])"])
+        .options(&["--env", "A=1", "--env", "B=é"])
+        .exits(0);
 
     cpython.with(&["-c", "print('before'); {}['ключ']"]).exits(1);
     cpython.with(&["-c", "def f(n): return f(n + 1)\nf(0)"]).exits(1);
@@ -260,7 +274,11 @@ fn coremark() {
         let stable = |output: &Output| -> String {
             let of_time = ["Total ticks", "Total time", "Iterations/Sec", "CoreMark 1.0"];
             let output = text(&output.stdout);
-            output.lines().filter(|line| !of_time.iter().any(|start| line.starts_with(start))).map(|line| format!("{line}\n")).collect()
+            output
+                .lines()
+                .filter(|line| !of_time.iter().any(|start| line.starts_with(start)))
+                .map(|line| format!("{line}\n"))
+                .collect()
         };
         assert_eq!(stable(&mote), stable(&wasmtime));
         stable(&mote)
@@ -282,14 +300,14 @@ fn hash_functions() {
     // left out), and the host's program for it.
     let functions = [
         ("md5", "", "", 2, "md5sum"),
-        ("sha1", "(i32.const 0)", "", 2, "sha1sum"),
+        ("sha1", "", "", 2, "sha1sum"),
         ("sha256", "(i32.const 256)", "", 4, "sha256sum"),
         ("sha512", "(i32.const 512)", "", 8, "sha512sum"),
-        ("blake2b", "(i32.const 0) (i32.const 512)", "", 8, "b2sum"),
+        ("blake2b", "(i32.const 512)", "", 8, "b2sum"),
         ("ripemd160", "", "", 2, ""),
         ("sha3", "(i32.const 256)", "(i32.const 6)", 4, ""),
         ("sm3", "", "", 4, ""),
-        ("whirlpool", "(i32.const 0)", "", 8, ""),
+        ("whirlpool", "", "", 8, ""),
     ];
     for (name, first, last, words, host) in functions {
         let Some(module) = Program::fetched(&format!("hash-wasm/{name}.wasm")) else { return };
@@ -297,8 +315,11 @@ fn hash_functions() {
         fs::write(&file, with_digest(&module.module, first, last, words)).expect("cannot write a temporary file");
         let patched = Program { module: file.path().to_path_buf(), ..module };
         let numbers = patched.with(&[]).options(&["--invoke", "digest"]).returns();
-        let digest: String =
-            numbers.lines().flat_map(|line| line.parse::<i64>().expect("no number").to_le_bytes()).map(|byte| format!("{byte:02x}")).collect();
+        let digest: String = numbers
+            .lines()
+            .flat_map(|line| line.parse::<i64>().expect("no number").to_le_bytes())
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         assert_eq!(digest.len(), words * 16, "{name}: {numbers}");
         if !host.is_empty() {
             let sum = Command::new(host).write_stdin(hashed_data()).timeout(LIMIT).output().expect("coreutils are missing");
@@ -351,7 +372,15 @@ fn with_digest(module: &Path, first: &str, last: &str, words: usize) -> String {
 #[test]
 fn traps_of_payloads() {
     let names = [
-        "unreachable", "div-zero", "int-overflow", "oob", "call-null", "call-type", "table-oob", "recurse", "start-trap",
+        "unreachable",
+        "div-zero",
+        "int-overflow",
+        "oob",
+        "call-null",
+        "call-type",
+        "table-oob",
+        "recurse",
+        "start-trap",
         "trap-after-print",
     ];
     for name in names {

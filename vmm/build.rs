@@ -29,6 +29,10 @@ fn build(kernel: &Path, target_dir: &Path) -> Result<(), Box<dyn Error>> {
         .current_dir(kernel) // for the flags in its .cargo/config.toml
         .args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"])
         .arg(target_dir);
+    println!("cargo:rerun-if-env-changed=MOTE_STABLE_DISPATCH");
+    if env::var_os("MOTE_STABLE_DISPATCH").is_some() {
+        cargo.args(["--no-default-features", "--features", "stable-dispatch"]);
+    }
     // The flags, wrappers and features of the host build are not those of the kernel.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -38,5 +42,5 @@ fn build(kernel: &Path, target_dir: &Path) -> Result<(), Box<dyn Error>> {
         }
     }
     let status = cargo.status()?;
-    if status.success() { Ok(()) } else { Err(format!("building the kernel failed: {status}").into()) }
+    if status.success() { Ok(()) } else { Err(format!("building the kernel failed: {status}; if the compiler rejects `explicit_tail_calls`, set MOTE_STABLE_DISPATCH=1").into()) }
 }

@@ -1,6 +1,6 @@
 //! The guest's address map. No other file spells a guest address.
 //!
-//! Guest-physical and guest-virtual addresses are equal below 4 GiB, but for the RAM pool and the stack.
+//! Guest-physical and guest-virtual addresses are equal below 4 GiB, but for the RAM pool.
 //!
 //! ```text
 //! guest-physical                                            guest-virtual, rights in ring 3
@@ -15,14 +15,13 @@
 //!             │   mailbox                │ MAILBOX          rw-
 //!             │   output ring            │ RING_HEAD, _DATA rw-
 //!             │   arguments and so on    │ CONFIG           r--
-//!             │   top of the stack       │ STACK_RAM        mapped at the end of STACK
-//! 0x00e0_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
-//! 0x0100_0000 │ RAM pool, first part     │ POOL_NEAR        2 MiB chunks of both parts are mapped rw- where the
+//!             │   stack between guards   │ STACK            rw-
+//! 0x00c0_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
+//! 0x00e0_0000 │ RAM pool, first part     │ POOL_NEAR        2 MiB chunks of both parts are mapped rw- where the
 //! 0x1000_0000 │ module file, shared      │ MODULE           r--, up to 2 GiB
 //! 0x1_0000_0000 RAM pool, the rest       │ POOL_FAR         kernel touches the demand regions:
 //!                                          0x0100_0000_0000  HEAP   small allocations
 //!                                          0x0200_0000_0000  MEDIUM 64 KiB up to 2 MiB
-//!                                          0x0300_0000_0000  STACK  its top 2 MiB are base RAM
 //!                                          0x1000_0000_0000  LARGE  2 MiB and more, one slot each
 //! ```
 //!
@@ -80,7 +79,7 @@ pub const FAULT_DOORBELL: Region = Region::new(DOORBELL.end, PAGE_BYTES);
 pub const IMAGE: Region = Region::new(0x0020_0000, 6 << 20);
 
 /// RAM that exists in every VM and holds everything with a fixed place.
-pub const BASE: Region = Region::new(0x0080_0000, 6 << 20);
+pub const BASE: Region = Region::new(0x0080_0000, 4 << 20);
 /// The kernel's writable segment.
 pub const KERNEL_DATA: Region = Region::new(BASE.start, 1 << 20);
 /// One page holding a [`crate::boot::BootInfo`]; what follows the first unmapped page after the kernel's data.
@@ -97,8 +96,8 @@ pub const RING_HEAD: Region = Region::new(MAILBOX.end + PAGE_BYTES, PAGE_BYTES);
 pub const RING_DATA: Region = Region::new(RING_HEAD.end, 256 * 1024);
 /// Arguments, environment and the name of the entry: see [`crate::boot::BootInfo`].
 pub const CONFIG: Region = Region::new(RING_DATA.end + PAGE_BYTES, 1 << 20);
-/// Guest-physical RAM of the top of the stack; mapped at the end of [`STACK`], not here.
-pub const STACK_RAM: Region = Region::new(BASE.end - CHUNK_BYTES, CHUNK_BYTES);
+/// The kernel's stack; the pages before and after it stay unmapped.
+pub const STACK: Region = Region::new(CONFIG.end + PAGE_BYTES, 512 * 1024);
 
 /// Descriptor tables, ring-0 stubs with their stack, page tables. Ring 3 has no access to any of it.
 pub const SYSTEM: Region = Region::new(BASE.end, CHUNK_BYTES);
@@ -119,7 +118,7 @@ pub const PAGE_TABLES: Region = Region { start: RING0_STACK.end, end: SYSTEM.end
 pub const MODULE: Region = Region::new(0x1000_0000, 2 << 30);
 
 /// The first part of the RAM pool, as far as there is RAM for it.
-pub const POOL_NEAR: Region = Region::new(SYSTEM.end, 32 << 20);
+pub const POOL_NEAR: Region = Region::new(SYSTEM.end, 34 << 20);
 /// The rest of the RAM pool; guest-physical addresses stay below 2^36, which every x86-64 processor has.
 pub const POOL_FAR: Region = Region { start: 0x1_0000_0000, end: 1 << 36 };
 /// Largest pool, both parts together.
@@ -133,9 +132,6 @@ pub const MAX_RAM_BYTES: u64 = MAX_POOL_BYTES + BASE.bytes();
 pub const HEAP: Region = Region::new(0x0100_0000_0000, 1 << 37);
 /// Demand region of allocations from 64 KiB to below 2 MiB.
 pub const MEDIUM: Region = Region::new(0x0200_0000_0000, 1 << 37);
-/// The kernel's stack; the addresses before it stay unmapped. It is this large because the interpreter keeps a little
-/// of it for each growth of a memory until the call from outside returns: docs/architecture.md, "Known weaknesses".
-pub const STACK: Region = Region::new(0x0300_0000_0000, 256 << 20);
 /// Demand region of allocations of 2 MiB and more.
 pub const LARGE: Region = Region::new(0x1000_0000_0000, LARGE_SLOT_BYTES * LARGE_SLOTS);
 /// Address space of one large allocation: more than any pool, so that it can always grow where it is.
@@ -145,18 +141,17 @@ pub const LARGE_SLOTS: u64 = 256;
 
 /// Whether the host maps RAM at `address` when it is touched.
 pub const fn is_demand(address: u64) -> bool {
-    HEAP.contains(address) || MEDIUM.contains(address) || STACK.contains(address) || LARGE.contains(address)
+    HEAP.contains(address) || MEDIUM.contains(address) || LARGE.contains(address)
 }
 
 const _: () = {
-    assert!(FAULT_DOORBELL.end <= IMAGE.start && IMAGE.end <= BASE.start && CONFIG.end <= STACK_RAM.start);
+    assert!(FAULT_DOORBELL.end <= IMAGE.start && IMAGE.end <= BASE.start && STACK.end < BASE.end);
     assert!(POOL_NEAR.end <= MODULE.start && MODULE.end <= POOL_FAR.start);
     assert!(IMAGE.start.is_multiple_of(CHUNK_BYTES) && BASE.start.is_multiple_of(CHUNK_BYTES));
-    assert!(STACK.start.is_multiple_of(CHUNK_BYTES) && STACK_RAM.start.is_multiple_of(CHUNK_BYTES));
     assert!(POOL_NEAR.start.is_multiple_of(CHUNK_BYTES) && POOL_FAR.start.is_multiple_of(CHUNK_BYTES));
     assert!(MODULE.start.is_multiple_of(CHUNK_BYTES) && MIN_RAM_BYTES > BASE.bytes() + 4 * CHUNK_BYTES);
     assert!(MAX_POOL_BYTES < HEAP.bytes() && MAX_POOL_BYTES < MEDIUM.bytes() && MAX_POOL_BYTES < LARGE_SLOT_BYTES);
-    assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= STACK.start && STACK.end <= LARGE.start && LARGE.end <= 1 << 46);
+    assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= LARGE.start && LARGE.end <= 1 << 46);
     // Tables for as much RAM as there can be, all large slots in use: a directory for each gigabyte and each slot, a
     // pointer table for each half terabyte, and what the fixed part needs.
     assert!(PAGE_TABLES.bytes() / PAGE_BYTES > MAX_POOL_BYTES / (1 << 30) + LARGE_SLOTS + LARGE.bytes() / (1 << 39) + 32);

@@ -148,7 +148,8 @@ pub(crate) fn finish(mut child: Child) -> Outcome {
         }
         thread::sleep(Duration::from_millis(2));
     };
-    let stderr = String::from_utf8(stderr.map(collect).unwrap_or_default()).expect("standard error is not UTF-8");
+    // A program may write anything there; what mote says is judged by `complaint`.
+    let stderr = String::from_utf8_lossy(&stderr.map(collect).unwrap_or_default()).into_owned();
     Outcome { status: status.code(), stdout: stdout.map(collect).unwrap_or_default(), stderr }
 }
 

@@ -1,4 +1,7 @@
 //! Hostile kernels: machine code made at test time, run in a VM that must end in time.
+//!
+//! A guest has [`TEXT`], [`CONSTANTS`], [`DATA`] and an empty module. The functions that emit code say which registers
+//! they use.
 
 use std::{
     sync::{Arc, mpsc},
@@ -8,17 +11,20 @@ use std::{
 
 use iced_x86::{
     IcedError,
-    code_asm::{CodeAssembler, dword_ptr, rax, rbx, rcx, rdi, rsi},
+    code_asm::{CodeAssembler, dword_ptr, qword_ptr, rax, rbx, rcx, rdi, rsi},
 };
 use mote_abi::{
     hypercall::{self, ExitArgs, exit_kind},
     layout::{CHUNK_BYTES, DOORBELL, IMAGE, KERNEL_DATA, MAILBOX, MIN_RAM_BYTES, PAGE_BYTES},
     mailbox::Request,
 };
-use mote_vmm::{Config, Ending, GuestFault, KernelImage, Limits, Module, Report, Vm};
+use mote_vmm::{Config, KernelImage, Limits, Module, Report, Vm};
 use zerocopy::IntoBytes;
 
-use super::image::{self, Image, Segment};
+use super::{
+    image::{self, Image, Segment},
+    verdict::Verdict,
+};
 
 pub type Assembled = Result<(), IcedError>;
 
@@ -48,8 +54,8 @@ pub fn config_with_deadline(milliseconds: u64) -> Config {
 }
 
 /// Assembles a kernel and runs it.
-pub fn run(code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Ending {
-    run_with(config(), &[], code).ending
+pub fn run(code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Verdict {
+    Verdict::of(&run_with(config(), &[], code).ending)
 }
 
 /// As [`run`], with a configuration and constants at [`CONSTANTS`].
@@ -94,7 +100,7 @@ pub fn post(a: &mut CodeAssembler, request: &Request) -> Assembled {
     a.mov(rbx, MAILBOX.start)?;
     for (index, word) in request.as_bytes().chunks_exact(8).enumerate() {
         a.mov(rax, u64::from_le_bytes(word.try_into().unwrap()))?;
-        a.mov(iced_x86::code_asm::qword_ptr(rbx + 8 * index as i32), rax)?;
+        a.mov(qword_ptr(rbx + 8 * index as i32), rax)?;
     }
     Ok(())
 }
@@ -128,32 +134,4 @@ pub fn spin(a: &mut CodeAssembler) -> Assembled {
     let mut again = a.create_label();
     a.set_label(&mut again)?;
     a.jmp(again)
-}
-
-/// An exception as a test judges it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exception {
-    pub vector: u64,
-    pub error_code: u64,
-    /// CR2, which means something for page faults only.
-    pub address: u64,
-    pub rip: u64,
-}
-
-/// The exception that ended a run, if it was one.
-pub fn exception(ending: &Ending) -> Option<Exception> {
-    match fault(ending) {
-        Some(GuestFault::Exception(it)) => {
-            Some(Exception { vector: it.vector, error_code: it.error_code, address: it.address, rip: it.rip })
-        }
-        _ => None,
-    }
-}
-
-/// The guest fault that ended a run, if it was one.
-pub fn fault(ending: &Ending) -> Option<&GuestFault> {
-    match ending {
-        Ending::GuestFault(fault) => Some(fault),
-        _ => None,
-    }
 }

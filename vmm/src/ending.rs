@@ -32,7 +32,7 @@ pub struct Trap {
     pub kind: TrapKind,
     /// What the engine says.
     pub message: String,
-    /// The export that was called.
+    /// The export that was called; empty while the module was instantiated.
     pub export: String,
     /// The last call from the module to the host, with its arguments; empty if there was none.
     pub last_call: String,
@@ -41,7 +41,11 @@ pub struct Trap {
 impl fmt::Display for Trap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.kind.name().unwrap_or(&self.message);
-        write!(f, "wasm trap: {name}, in a call of `{}`", self.export)?;
+        write!(f, "wasm trap: {name}, ")?;
+        match self.export.as_str() {
+            "" => write!(f, "while the module was instantiated")?,
+            export => write!(f, "in a call of `{export}`")?,
+        }
         if !self.last_call.is_empty() {
             write!(f, "; the last call to the host was {}", self.last_call)?;
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use mote_abi::layout::{
-    BASE, CHUNK_BYTES, HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, POOL_FAR, POOL_NEAR, RING_DATA, RING_HEAD, STACK_RAM,
+    BASE, CHUNK_BYTES, HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, POOL_FAR, POOL_NEAR, RING_DATA, RING_HEAD, STACK,
 };
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use thiserror::Error;
@@ -177,7 +177,7 @@ impl GuestRam {
         warm(HOST_STATUS.start, HOST_STATUS.bytes());
         warm(MAILBOX.start, MAILBOX_DATA.start - MAILBOX.start + PAGE_BYTES);
         warm(RING_HEAD.start, RING_DATA.start - RING_HEAD.start + PAGE_BYTES);
-        warm(STACK_RAM.end - STACK_BYTES, STACK_BYTES);
+        warm(STACK.end - STACK_BYTES, STACK_BYTES);
         if module_bytes < SMALL_MODULE_BYTES {
             warm(heap, SMALL_HEAP_BYTES);
             warm(memory, SMALL_MEMORY_BYTES);
@@ -222,12 +222,12 @@ mod tests {
 
     #[test]
     fn ram_is_where_the_layout_says_and_nowhere_else() {
-        let ram = GuestRam::new(64 << 20).unwrap();
-        for at in [BASE.start, SYSTEM.start, POOL_NEAR.start, POOL_FAR.start, POOL_FAR.start + (26 << 20) - 8] {
+        let ram = GuestRam::new(62 << 20).unwrap();
+        for at in [BASE.start, SYSTEM.start, POOL_NEAR.start, POOL_FAR.start, POOL_FAR.start + (24 << 20) - 8] {
             ram.memory().write_obj(at, GuestAddress(at)).unwrap();
             assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(at)).unwrap(), at);
         }
-        for at in [0, BASE.start - 8, POOL_NEAR.end, POOL_FAR.start + (26 << 20), u64::MAX - 7] {
+        for at in [0, BASE.start - 8, POOL_NEAR.end, POOL_FAR.start + (24 << 20), u64::MAX - 7] {
             assert!(ram.memory().write_obj(0u64, GuestAddress(at)).is_err(), "{at:#x}");
         }
     }

@@ -23,7 +23,7 @@ const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 #[derive(Debug, Error)]
 pub enum ModuleError {
     /// The file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown(path))]
     Read {
         /// Which file.
         path: PathBuf,
@@ -31,7 +31,7 @@ pub enum ModuleError {
         source: io::Error,
     },
     /// Neither of the two formats.
-    #[error("{} is not a WebAssembly module: it begins with {start}, not with \"\\0asm\", and is no text format", path.display())]
+    #[error("{} is not a WebAssembly module: it begins with {start}, not with \"\\0asm\", and is no text format", shown(path))]
     NotWasm {
         /// Which file.
         path: PathBuf,
@@ -39,19 +39,19 @@ pub enum ModuleError {
         start: String,
     },
     /// A component, which is another format.
-    #[error("{} is a WebAssembly component; only core modules can be run", path.display())]
+    #[error("{} is a WebAssembly component; only core modules can be run", shown(path))]
     Component {
         /// Which file.
         path: PathBuf,
     },
     /// Nothing in it.
-    #[error("{} is empty", path.display())]
+    #[error("{} is empty", shown(path))]
     Empty {
         /// Which file.
         path: PathBuf,
     },
     /// More than the guest has addresses for.
-    #[error("{} is too large: {bytes} bytes, at most {} can be run", path.display(), MODULE.bytes())]
+    #[error("{} is too large: {bytes} bytes, at most {} can be run", shown(path), MODULE.bytes())]
     TooLarge {
         /// Which file.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum ModuleError {
         bytes: u64,
     },
     /// Text format that does not parse.
-    #[error("{} is not valid WebAssembly text: {message}", path.display())]
+    #[error("{} is not valid WebAssembly text: {message}", shown(path))]
     Text {
         /// Which file.
         path: PathBuf,
@@ -157,7 +157,7 @@ fn to_binary(name: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) if looks_like_text(text) => {
-            let text_error = |error: wat::Error| ModuleError::Text { path: name.into(), message: error.to_string() };
+            let text_error = |error: wat::Error| ModuleError::Text { path: name.into(), message: in_one_line(&error) };
             wat::parse_str(text).map_err(text_error)
         }
         _ => {
@@ -165,6 +165,22 @@ fn to_binary(name: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
             Err(ModuleError::NotWasm { path: name.into(), start: format!("\"{start}\"") })
         }
     }
+}
+
+/// What is wrong, at which line and column: the first two lines of a message that goes on by drawing the place.
+fn in_one_line(error: &wat::Error) -> String {
+    let message = error.to_string();
+    let mut lines = message.lines();
+    let what = lines.next().unwrap_or_default();
+    match lines.next().and_then(|line| line.trim_start().strip_prefix("--> <anon>:")) {
+        Some(place) => format!("{what} (at {place})"),
+        None => what.into(),
+    }
+}
+
+/// A path for messages: without control characters, so that a message is one line and leaves terminals alone.
+fn shown(path: &Path) -> String {
+    path.display().to_string().replace(char::is_control, "\u{fffd}")
 }
 
 /// Text format begins with a parenthesis or a comment.
@@ -197,6 +213,9 @@ mod tests {
         assert!(error(b"\0asm\x0d\0\x01\0").contains("component"));
         assert!(error(b"(module (func $x (call $y)))").contains("not valid WebAssembly text"));
         assert!(error(b"(module (func $x (call $y)))").contains("$y"));
+        assert_eq!(error(b"(module\n  (fun))"), "a is not valid WebAssembly text: expected valid module field (at 2:4)");
+        let odd_name = Module::from_bytes("a\nb\x1b".as_ref(), Vec::new()).unwrap_err().to_string();
+        assert_eq!(odd_name, "a\u{fffd}b\u{fffd} is empty");
     }
 
     #[test]

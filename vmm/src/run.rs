@@ -290,27 +290,28 @@ impl Housekeeping {
                 self.control.stop(StopReason::Interrupted);
                 return;
             }
-            // What goes wrong here goes wrong again on the vCPU's thread, which reports it; but a program that only
-            // computes must end as well.
-            if let Err(DrainError::Guest(_) | DrainError::Host(_)) = self.try_drain(Patience::UntilStopped(&self.control)) {
-                self.control.stop(StopReason::Interrupted);
-                return;
+            // This thread watches the clock, so it never waits for a reader or for the lock: the vCPU's thread does that
+            // when the ring is full.
+            let Ok(mut output) = self.output.try_lock() else { continue };
+            match output.drain(self.ram.memory(), Patience::None) {
+                Ok(()) | Err(DrainError::Stopped) => {}
+                Err(error) => {
+                    output.fail(error);
+                    self.control.stop(StopReason::Interrupted);
+                    return;
+                }
             }
         }
     }
 
     /// Empties the ring on behalf of the guest.
     fn drain(&self) -> Result<(), Ending> {
-        self.try_drain(Patience::UntilStopped(&self.control)).map_err(|error| match error {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.drain(self.ram.memory(), Patience::UntilStopped(&self.control)).map_err(|error| match error {
             DrainError::Guest(fault) => fault.into(),
             DrainError::Host(failure) => failure.into(),
             DrainError::Stopped => end_of(&self.control),
         })
-    }
-
-    fn try_drain(&self, patience: Patience<'_>) -> Result<(), DrainError> {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.drain(self.ram.memory(), patience)
     }
 
     /// Writes out what is left and ends the housekeeping thread. Output that cannot be written turns an end by the
@@ -320,7 +321,9 @@ impl Housekeeping {
         self.control.stop(StopReason::Interrupted);
         let written = rustix::io::write(&self.done.0, &1u64.to_ne_bytes());
         debug_assert!(written.is_ok());
-        match self.try_drain(Patience::Grace) {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let drained = output.drain(self.ram.memory(), Patience::Grace);
+        match output.failure().map_or(drained, Err) {
             Ok(()) => ending,
             Err(DrainError::Guest(fault)) => replace_success(ending, fault.into()),
             Err(DrainError::Host(failure)) => replace_success(ending, failure.into()),

@@ -4,7 +4,7 @@
 
 use mote_abi::layout::{
     BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MODULE, PAGE_BYTES,
-    PAGE_TABLES, RING_DATA, RING_HEAD, RING0_STACK, STACK, STACK_RAM, STUBS, TSS,
+    PAGE_TABLES, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, TSS,
 };
 use mote_machine::{
     descriptor,
@@ -68,6 +68,7 @@ impl Tables {
             (MAILBOX.start, MAILBOX.bytes(), Access::UserReadWrite),
             (RING_HEAD.start, RING_HEAD.bytes(), Access::UserReadWrite),
             (RING_DATA.start, RING_DATA.bytes(), Access::UserReadWrite),
+            (STACK.start, STACK.bytes(), Access::UserReadWrite),
             (CONFIG.start, pages(config_bytes), Access::UserRead),
             (DOORBELL.start, DOORBELL.bytes(), Access::UserReadWrite),
             (FAULT_DOORBELL.start, FAULT_DOORBELL.bytes(), Access::SupervisorReadWrite),
@@ -83,7 +84,6 @@ impl Tables {
         for segment in image.segments() {
             tables.map_segment(memory, segment, image.segments())?;
         }
-        tables.map_stack(memory)?;
         tables.map_module(memory, module_bytes)?;
         Ok(tables)
     }
@@ -114,17 +114,6 @@ impl Tables {
             access: segment.access,
         };
         Ok(paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?)
-    }
-
-    /// The top of the stack in small pages, of which few are ever touched; what is below comes on demand.
-    fn map_stack(&mut self, memory: &GuestMemoryMmap) -> Result<(), TablesError> {
-        let mapping = paging::Mapping {
-            virtual_address: STACK.end - STACK_RAM.bytes(),
-            physical_address: STACK_RAM.start,
-            bytes: STACK_RAM.bytes(),
-            access: Access::UserReadWrite,
-        };
-        Ok(paging::map_pages(&mut Writer { tables: self, memory }, ROOT, mapping)?)
     }
 
     /// Large pages for the whole chunks of the module, small ones for the rest.

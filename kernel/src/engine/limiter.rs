@@ -2,7 +2,7 @@
 
 use alloc::{format, string::String};
 
-use mote_abi::layout::{CHUNK_BYTES, STACK};
+use mote_abi::layout::CHUNK_BYTES;
 use wasmi::{ResourceLimiter, errors::MemoryError};
 use wasmi_core::LimiterError;
 
@@ -29,6 +29,14 @@ struct Denied {
     what: &'static str,
     bytes: u64,
     allowed_bytes: u64,
+    of: Bound,
+}
+
+/// What a growth is held against.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    Ram,
+    MaxWasmMemory,
 }
 
 impl Limiter {
@@ -44,12 +52,12 @@ impl Limiter {
 
     /// The last growth that was denied, for people.
     pub(crate) fn denied(&self) -> Option<String> {
-        self.denied.as_ref().map(|denied| {
-            let Denied { what, bytes, allowed_bytes } = denied;
-            format!(
-                "its {what} of {bytes} bytes do not fit: {allowed_bytes} bytes are left of {} bytes of guest RAM",
-                self.ram_bytes
-            )
+        self.denied.as_ref().map(|Denied { what, bytes, allowed_bytes, of }| {
+            let (ram_bytes, max_bytes) = (self.ram_bytes, self.max_memory_bytes);
+            match of {
+                Bound::Ram => format!("its {what} of {bytes} bytes do not fit: {allowed_bytes} of {ram_bytes} bytes of guest RAM are left for them"),
+                Bound::MaxWasmMemory => format!("its {what} of {bytes} bytes do not fit: {allowed_bytes} of the {max_bytes} bytes of --max-wasm-memory are left"),
+            }
         })
     }
 
@@ -60,27 +68,12 @@ impl Limiter {
         guest::free_ram_bytes().saturating_sub(reserve)
     }
 
-    /// Refuses to go on, as a trap, when the native stack is nearly used up: the engine keeps some of it for each
-    /// growth, granted or not, until the call from outside returns.
-    fn check_stack() -> Result<(), LimiterError> {
-        const LEAST_BYTES: u64 = 256 << 10;
-        let local = 0u8;
-        let stack = core::hint::black_box(&raw const local) as u64;
-        let in_chunk = stack % CHUNK_BYTES;
-        let no_more_ram = guest::free_ram_bytes() == 0 && in_chunk < LEAST_BYTES;
-        if stack.saturating_sub(STACK.start) < LEAST_BYTES || no_more_ram {
-            log::error!("too many growths of memories or tables in one call: the native stack is used up");
-            return Err(LimiterError::ResourceLimiterDeniedAllocation);
-        }
-        Ok(())
-    }
-
-    fn decide(&mut self, what: &'static str, current: u64, desired: u64, allowed_bytes: u64) -> bool {
+    fn decide(&mut self, what: &'static str, current: u64, desired: u64, (allowed_bytes, of): (u64, Bound)) -> bool {
         let bytes = desired.saturating_sub(current);
         let granted = bytes <= allowed_bytes;
         if !granted {
             log::debug!("{what}: growth by {bytes} bytes denied, {allowed_bytes} bytes are left");
-            self.denied = Some(Denied { what, bytes, allowed_bytes });
+            self.denied = Some(Denied { what, bytes, allowed_bytes, of });
         }
         granted
     }
@@ -88,10 +81,10 @@ impl Limiter {
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
-        Self::check_stack()?;
         let (current, desired) = (current as u64, desired as u64);
-        let allowed_bytes = self.growable_bytes().min(self.max_memory_bytes.saturating_sub(self.memory_bytes));
-        let granted = self.decide("linear memories", current, desired, allowed_bytes);
+        let (ram, limit) = (self.growable_bytes(), self.max_memory_bytes.saturating_sub(self.memory_bytes));
+        let allowed = if limit < ram { (limit, Bound::MaxWasmMemory) } else { (ram, Bound::Ram) };
+        let granted = self.decide("linear memories", current, desired, allowed);
         if granted {
             self.last_growth_bytes = desired.saturating_sub(current);
             self.memory_bytes += self.last_growth_bytes;
@@ -100,14 +93,13 @@ impl ResourceLimiter for Limiter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
-        Self::check_stack()?;
         let bytes = |elements: usize| (elements as u64).saturating_mul(ELEMENT_BYTES);
-        let allowed_bytes = self.growable_bytes();
-        Ok(self.decide("tables", bytes(current), bytes(desired), allowed_bytes))
+        let allowed = (self.growable_bytes(), Bound::Ram);
+        Ok(self.decide("tables", bytes(current), bytes(desired), allowed))
     }
 
     fn memory_grow_failed(&mut self, error: &MemoryError) -> Result<(), LimiterError> {
-        log::warn!("a linear memory could not grow: {error}");
+        log::debug!("a linear memory could not grow: {error}");
         self.memory_bytes -= self.last_growth_bytes;
         self.last_growth_bytes = 0;
         Ok(())

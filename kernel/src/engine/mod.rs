@@ -6,7 +6,11 @@ mod link;
 
 use alloc::{format, string::String};
 
-use wasmi::{Config, Engine, Error, Instance, Module, Store, errors::ErrorKind};
+use mote_abi::hypercall::{exit_kind, trap};
+use wasmi::{
+    Config, Engine, Error, Instance, Module, Store,
+    errors::{ErrorKind, InstantiationError},
+};
 
 pub(crate) use limiter::Limiter;
 
@@ -55,7 +59,7 @@ fn call_module(boot: BootInfo, module: &Module, store: &mut Store<Wasi>, entered
     }
     let instance = match instantiate(module, store) {
         Ok(instance) => instance,
-        Err(ending) => return at_end(ending, "start function or initialisation", parsed_tsc),
+        Err(ending) => return at_end(ending, "", parsed_tsc),
     };
     store.data_mut().memory = instance.get_memory(&*store, "memory");
     let instantiated_tsc = clock::timestamp();
@@ -82,6 +86,11 @@ fn instantiation_ending(error: &Error, store: &Store<Wasi>) -> Ending {
         return Ending::cannot_run(denied);
     }
     match error.kind() {
+        ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => Ending {
+            kind: exit_kind::TRAPPED,
+            code: trap::TABLE_OUT_OF_BOUNDS,
+            ..Ending::default()
+        },
         ErrorKind::Memory(_) | ErrorKind::Table(_) | ErrorKind::Linker(_) if error.as_trap_code().is_none() => {
             Ending::cannot_run(format!("{error}"))
         }

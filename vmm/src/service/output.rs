@@ -39,7 +39,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(crate) enum DrainError {
     Guest(GuestFault),
     Host(HostFailure),
-    /// A stop was asked for before all was written.
+    /// Patience ended before all was written.
     Stopped,
 }
 
@@ -52,6 +52,8 @@ impl From<GuestMemoryError> for DrainError {
 /// How long draining may wait for readers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Patience<'a> {
+    /// Not at all: what cannot be written now stays.
+    None,
     /// Until a stop is asked for.
     UntilStopped(&'a Control),
     /// As long as readers take something now and then.
@@ -69,6 +71,8 @@ pub(crate) struct OutputService {
     written: usize,
     stdout: Sink,
     stderr: Sink,
+    /// What went wrong on the housekeeping thread, for the report.
+    failure: Option<DrainError>,
 }
 
 #[derive(Debug)]
@@ -89,30 +93,50 @@ impl OutputService {
             written: 0,
             stdout: Sink::new("standard output", stdout),
             stderr: Sink::new("standard error", stderr),
+            failure: None,
         }
     }
 
-    /// Writes out all that the guest has published. What cannot be written is dropped and the stream marked broken.
+    /// Keeps what went wrong until somebody asks.
+    pub(crate) fn fail(&mut self, error: DrainError) {
+        self.failure = Some(error);
+    }
+
+    /// What went wrong before.
+    pub(crate) fn failure(&mut self) -> Option<DrainError> {
+        self.failure.take()
+    }
+
+    /// Writes out all that the guest has published by now. What cannot be written is dropped and the stream marked broken.
     pub(crate) fn drain(&mut self, memory: &GuestMemoryMmap, patience: Patience<'_>) -> Result<(), DrainError> {
-        loop {
+        self.write_batch(patience)?;
+        // Not further than this: a guest that publishes all the time would keep this thread for ever.
+        let end = self.published(memory)?;
+        while self.tail != end {
+            let taken = self.take_batch(memory, end);
+            // What lies before a record that is none is written all the same.
             self.write_batch(patience)?;
-            // A stream that broke by the last write is published even if nothing new came.
-            let taken = self.take_batch(memory)?;
-            if !taken {
-                return Ok(());
-            }
+            taken?;
+        }
+        // A stream that broke by the last write is published even if nothing new came.
+        self.publish(memory)
+    }
+
+    /// Where the records end that the guest has published.
+    fn published(&self, memory: &GuestMemoryMmap) -> Result<u64, DrainError> {
+        let head: u64 = memory.load(GuestAddress(RING_HEAD.start), Ordering::Acquire)?;
+        match used_bytes(head, self.tail) {
+            Some(_) => Ok(head),
+            None => Err(bad_output(format!("head {head} does not fit tail {}", self.tail))),
         }
     }
 
-    /// Takes the records at the tail that are for one stream; `false` if there is none.
-    fn take_batch(&mut self, memory: &GuestMemoryMmap) -> Result<bool, DrainError> {
-        let head: u64 = memory.load(GuestAddress(RING_HEAD.start), Ordering::Acquire)?;
-        let used = used_bytes(head, self.tail).ok_or_else(|| bad_output(format!("head {head} does not fit tail {}", self.tail)))?;
-        let end = self.tail.wrapping_add(used);
+    /// Takes the records at the tail that are for one stream, not beyond `end`.
+    fn take_batch(&mut self, memory: &GuestMemoryMmap, end: u64) -> Result<(), DrainError> {
         self.batch.clear();
         self.written = 0;
         while self.tail != end {
-            let mut word = [0; HEADER_BYTES as usize];
+            let mut word = 0u32.to_le_bytes();
             copy_out(memory, self.tail, &mut word)?;
             let left = end.wrapping_sub(self.tail);
             let header = Header::decode(u32::from_le_bytes(word)).filter(|header| header.record_bytes() <= left);
@@ -130,8 +154,7 @@ impl OutputService {
                 self.batch.clear();
             }
         }
-        self.publish(memory)?;
-        Ok(used > 0)
+        self.publish(memory)
     }
 
     fn write_batch(&mut self, patience: Patience<'_>) -> Result<(), DrainError> {
@@ -221,6 +244,7 @@ fn wait_writable(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<bool>
             fds.push(PollFd::from_borrowed_fd(control.event(), PollFlags::IN));
             None
         }
+        Patience::None => Some(Timespec::default()),
         Patience::Grace => Timespec::try_from(GRACE).ok(),
     };
     loop {
