@@ -14,11 +14,11 @@
 )]
 
 mod support {
-    pub mod guest;
+    pub(crate) mod guest;
     #[allow(dead_code, reason = "shared with other tests")]
-    pub mod image;
-    pub mod kvm;
-    pub mod verdict;
+    pub(crate) mod image;
+    pub(crate) mod kvm;
+    pub(crate) mod verdict;
 }
 
 mod hostile {

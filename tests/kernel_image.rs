@@ -15,11 +15,11 @@ use proptest::prelude::*;
 
 mod support {
     #[allow(dead_code, reason = "shared with other tests")]
-    pub mod guest;
-    pub mod image;
-    pub mod kvm;
+    pub(crate) mod guest;
+    pub(crate) mod image;
+    pub(crate) mod kvm;
     #[allow(dead_code, reason = "shared with other tests")]
-    pub mod verdict;
+    pub(crate) mod verdict;
 }
 
 use support::{

@@ -13,7 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let kernel = root.join("kernel");
     // Exactly what the image is made of: no other change builds it again.
-    for input in ["kernel/Cargo.toml", "kernel/Cargo.lock", "kernel/build.rs", "kernel/.cargo", "kernel/src", "kernel/logic/src", "kernel/logic/Cargo.toml", "abi/src", "abi/Cargo.toml", "linker"] {
+    for input in ["kernel/Cargo.toml", "kernel/Cargo.lock", "kernel/build.rs", "kernel/.cargo", "kernel/src", "kernel/logic/src", "kernel/logic/Cargo.toml", "abi/src", "abi/Cargo.toml", "machine/src", "machine/Cargo.toml", "linker"] {
         println!("cargo:rerun-if-changed={}", root.join(input).display());
     }
     let target_dir = PathBuf::from(env::var("OUT_DIR")?).join("kernel");

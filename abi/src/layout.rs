@@ -22,12 +22,15 @@
 //! 0x1_0000_0000 RAM pool, the rest       │ POOL_FAR         kernel touches the demand regions:
 //!                                          0x0100_0000_0000  HEAP   small allocations
 //!                                          0x0200_0000_0000  MEDIUM 64 KiB up to 2 MiB
+//!                                          0x0400_0000_0000  SYSTEM_VIEW  r--, the system area
 //!                                          0x1000_0000_0000  LARGE  2 MiB and more, one slot each
 //! ```
 //!
 //! The demand regions are far larger than RAM. A first touch of one of their 2 MiB pages faults into a ring-0 stub, which
 //! rings [`FAULT_DOORBELL`]; the host maps the next free chunk of the pool there, or ends the VM when none is left. So
 //! address space may be reserved generously and only what is touched costs RAM.
+//!
+//! The kernel may read the page tables, in [`SYSTEM_VIEW`], and so knows which memory is still untouched and zero.
 //!
 //! Base, system area and the first part of the pool lie side by side, so that one memory slot holds them: slots are what
 //! making a VM costs most.
@@ -99,7 +102,8 @@ pub const CONFIG: Region = Region::new(RING_DATA.end + PAGE_BYTES, 1 << 20);
 /// The kernel's stack; the pages before and after it stay unmapped.
 pub const STACK: Region = Region::new(CONFIG.end + PAGE_BYTES, 512 * 1024);
 
-/// Descriptor tables, ring-0 stubs with their stack, page tables. Ring 3 has no access to any of it.
+/// Descriptor tables, ring-0 stubs with their stack, page tables. Ring 3 has no access here, and can only read it in
+/// [`SYSTEM_VIEW`].
 pub const SYSTEM: Region = Region::new(BASE.end, CHUNK_BYTES);
 /// Global descriptor table.
 pub const GDT: Region = Region::new(SYSTEM.start, PAGE_BYTES);
@@ -111,7 +115,7 @@ pub const TSS: Region = Region::new(IDT.end, PAGE_BYTES);
 pub const STUBS: Region = Region::new(TSS.end, PAGE_BYTES);
 /// Stack of the exception stubs.
 pub const RING0_STACK: Region = Region::new(STUBS.end, PAGE_BYTES);
-/// Page tables, the root first; mapped nowhere.
+/// Page tables, the root first.
 pub const PAGE_TABLES: Region = Region { start: RING0_STACK.end, end: SYSTEM.end };
 
 /// The module file.
@@ -132,6 +136,8 @@ pub const MAX_RAM_BYTES: u64 = MAX_POOL_BYTES + BASE.bytes();
 pub const HEAP: Region = Region::new(0x0100_0000_0000, 1 << 37);
 /// Demand region of allocations from 64 KiB to below 2 MiB.
 pub const MEDIUM: Region = Region::new(0x0200_0000_0000, 1 << 37);
+/// Where ring 3 can read [`SYSTEM`].
+pub const SYSTEM_VIEW: Region = Region::new(0x0400_0000_0000, CHUNK_BYTES);
 /// Demand region of allocations of 2 MiB and more.
 pub const LARGE: Region = Region::new(0x1000_0000_0000, LARGE_SLOT_BYTES * LARGE_SLOTS);
 /// Address space of one large allocation: more than any pool, so that it can always grow where it is.
@@ -151,7 +157,8 @@ const _: () = {
     assert!(POOL_NEAR.start.is_multiple_of(CHUNK_BYTES) && POOL_FAR.start.is_multiple_of(CHUNK_BYTES));
     assert!(MODULE.start.is_multiple_of(CHUNK_BYTES) && MIN_RAM_BYTES > BASE.bytes() + 4 * CHUNK_BYTES);
     assert!(MAX_POOL_BYTES < HEAP.bytes() && MAX_POOL_BYTES < MEDIUM.bytes() && MAX_POOL_BYTES < LARGE_SLOT_BYTES);
-    assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= LARGE.start && LARGE.end <= 1 << 46);
+    assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= SYSTEM_VIEW.start && SYSTEM_VIEW.end <= LARGE.start);
+    assert!(SYSTEM.start.is_multiple_of(CHUNK_BYTES) && SYSTEM.bytes() == CHUNK_BYTES && LARGE.end <= 1 << 46);
     // Tables for as much RAM as there can be, all large slots in use: a directory for each gigabyte and each slot, a
     // pointer table for each half terabyte, and what the fixed part needs.
     assert!(PAGE_TABLES.bytes() / PAGE_BYTES > MAX_POOL_BYTES / (1 << 30) + LARGE_SLOTS + LARGE.bytes() / (1 << 39) + 32);

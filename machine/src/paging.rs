@@ -116,6 +116,20 @@ pub fn map_chunks<M: TableMemory>(memory: &mut M, root: u64, mapping: Mapping) -
     map(memory, root, mapping, CHUNK_BYTES, 2, Flags::HUGE_PAGE)
 }
 
+/// Whether `address` is mapped. `load` reads the entry at a guest-physical address; an address that it cannot read counts
+/// as mapped.
+pub fn is_mapped(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> bool {
+    let mut table = root;
+    for level in (1..=4).rev() {
+        match load(table + 8 * index(address, level)) {
+            Some(entry) if entry & Flags::PRESENT.bits() == 0 => return false,
+            Some(entry) if entry & Flags::HUGE_PAGE.bits() == 0 => table = entry & ADDRESS_MASK,
+            _ => return true,
+        }
+    }
+    true
+}
+
 /// `leaf` is the level whose entries map pages of `page_bytes`: 1 for 4 KiB, 2 for 2 MiB.
 fn map<M: TableMemory>(
     memory: &mut M,
@@ -246,6 +260,8 @@ mod tests {
                 let flags = Flags::from_bits_truncate(entry);
                 prop_assert!(!flags.contains(Flags::WRITABLE) || flags.contains(Flags::NO_EXECUTE));
             }
+            let mapped = |page: u64| is_mapped(|at| tables.load(at).ok(), ROOT, page << 12);
+            prop_assert!(mapped(page) && mapped(page + pages - 1) && !mapped(page - 1) && !mapped(page + pages));
             prop_assert_eq!(translate(&tables, (page - 1) << 12), None);
             prop_assert_eq!(translate(&tables, (page + pages) << 12), None);
         }

@@ -3,7 +3,7 @@
 use iced_x86::code_asm::{byte_ptr, qword_ptr, rax, rsp};
 use mote_abi::layout::{
     BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HEAP, HOST_STATUS, IDT, IMAGE, KERNEL_DATA, LARGE,
-    MAILBOX, MEDIUM, MODULE, PAGE_BYTES, PAGE_TABLES, POOL_FAR, POOL_NEAR, RING_DATA, RING0_STACK, STACK, STACK_RAM, STUBS, TSS,
+    MAILBOX, MEDIUM, MODULE, PAGE_BYTES, PAGE_TABLES, POOL_FAR, POOL_NEAR, RING_DATA, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
 };
 
 use crate::support::{
@@ -91,7 +91,6 @@ fn between_the_regions_is_nothing() {
         ("after the mailbox", MAILBOX.end),
         ("after the ring", RING_DATA.end),
         ("configuration, if there is none", CONFIG.start),
-        ("the stack's RAM", STACK_RAM.start),
         ("end of base", BASE.end - 1),
         ("before the doorbell", DOORBELL.start - 1),
         ("after the fault doorbell", FAULT_DOORBELL.end),
@@ -107,6 +106,8 @@ fn between_the_regions_is_nothing() {
         ("after medium", MEDIUM.end),
         ("before the stack", STACK.start - 1),
         ("after the stack", STACK.end),
+        ("before the view of the system area", SYSTEM_VIEW.start - 1),
+        ("after it", SYSTEM_VIEW.end),
         ("before large", LARGE.start - 1),
         ("after large", LARGE.end),
         ("last canonical", NOT_CANONICAL - 1),
@@ -126,6 +127,8 @@ fn what_is_to_be_read_cannot_be_written() {
         ("boot information", BOOT_INFO.start),
         ("host status", HOST_STATUS.start),
         ("module", MODULE.start),
+        ("view of the page tables", SYSTEM_VIEW.start + (PAGE_TABLES.start - SYSTEM.start)),
+        ("view of the stubs", SYSTEM_VIEW.start + (STUBS.start - SYSTEM.start)),
     ];
     expect_faults(&read_only, &[Touch::Write], PRESENT);
     for (name, address) in read_only {
@@ -147,11 +150,12 @@ fn what_can_be_written_cannot_be_executed() {
         ("ring", RING_DATA.start),
         ("doorbell", DOORBELL.start),
         ("module", MODULE.start),
+        ("view of the stubs", SYSTEM_VIEW.start + (STUBS.start - SYSTEM.start)),
         ("heap", HEAP.start),
-        ("stack", STACK.end - PAGE_BYTES),
+        ("stack", STACK.start),
     ];
     expect_faults(&data, &[Touch::Execute], PRESENT);
-    let not_there = [("null", 0), ("fresh heap", HEAP.start + 2 * CHUNK_BYTES), ("fresh large", LARGE.start), ("fresh stack", STACK.start)];
+    let not_there = [("null", 0), ("fresh heap", HEAP.start + 2 * CHUNK_BYTES), ("fresh large", LARGE.start)];
     expect_faults(&not_there, &[Touch::Execute], 0);
 }
 
@@ -218,7 +222,7 @@ fn the_stubs_need_no_stack_of_the_guest() {
             a.mov(rsp, NOT_CANONICAL)?;
             a.ud2()
         }, &[Verdict::Exception { vector: 6, error_code: 0 }]),
-        ("fault with the stack of ring 0", |a| {
+        ("fault on the stack of ring 0", |a| {
             a.mov(rsp, RING0_STACK.end)?;
             a.ud2()
         }, &[Verdict::Exception { vector: 6, error_code: 0 }]),
@@ -228,7 +232,6 @@ fn the_stubs_need_no_stack_of_the_guest() {
             a.mov(byte_ptr(rax), 1)?;
             exit(a, 7)
         }, &[Verdict::Exited(7)]),
-        // It is a demand region as the others are: RAM comes below, down to its start.
         ("the stack's last word", |a| {
             a.mov(rsp, STACK.start + 8)?;
             a.push(rax)?;

@@ -1,8 +1,8 @@
 //! Demand memory: it comes where the layout says, as much as there is, and no more.
 
 use iced_x86::code_asm::{CodeAssembler, byte_ptr, qword_ptr, rax, rbx, rcx};
-use mote_abi::layout::{BASE, CHUNK_BYTES, HEAP, LARGE, LARGE_SLOT_BYTES, MEDIUM, MIN_RAM_BYTES, PAGE_BYTES, STACK};
-use mote_vmm::{Config, Limits};
+use mote_abi::layout::{BASE, CHUNK_BYTES, HEAP, LARGE, LARGE_SLOT_BYTES, MEDIUM, MIN_RAM_BYTES, PAGE_BYTES, PAGE_TABLES, Region, SYSTEM};
+use mote_vmm::{Config, Limits, Stats};
 
 use crate::support::{
     guest::{Assembled, config, exit, run, run_with},
@@ -10,8 +10,10 @@ use crate::support::{
     verdict::Verdict,
 };
 
-/// Chunks of a VM with least RAM that are not mapped from the beginning.
-const FREE_CHUNKS: u64 = (MIN_RAM_BYTES - BASE.bytes()) / CHUNK_BYTES - 2;
+/// Chunks that are mapped from the beginning: the first of the heap and of medium.
+const FIRST_CHUNKS: u64 = 2;
+/// Chunks of a VM with least RAM that are not.
+const FREE_CHUNKS: u64 = (MIN_RAM_BYTES - BASE.bytes()) / CHUNK_BYTES - FIRST_CHUNKS;
 
 /// Touches a byte every `stride` bytes, `count` times.
 fn touch_many(a: &mut CodeAssembler, start: u64, stride: u64, count: u64) -> Assembled {
@@ -31,7 +33,7 @@ fn the_regions_give_memory_at_both_ends() {
     if !kvm::usable() {
         return;
     }
-    for region in [HEAP, MEDIUM, STACK, LARGE] {
+    for region in [HEAP, MEDIUM, LARGE] {
         for address in [region.start, region.end - 8] {
             let verdict = run(|a| {
                 a.mov(rbx, address)?;
@@ -69,9 +71,9 @@ fn ram_ends_exactly_where_it_ends() {
     assert_eq!(one_more, Verdict::OutOfMemory);
 }
 
-/// Strides that need the most page tables: a chunk in each gigabyte, in each half terabyte, in each slot.
+/// Strides that need few page tables and many: a directory for each gigabyte, a pointer table for each half terabyte.
 #[test]
-fn spread_touches_run_out_of_ram_and_not_of_page_tables() {
+fn spread_touches_end_when_ram_does() {
     if !kvm::usable() {
         return;
     }
@@ -84,18 +86,33 @@ fn spread_touches_run_out_of_ram_and_not_of_page_tables() {
         (LARGE, LARGE_SLOT_BYTES),
         (LARGE, 1 << 39),
         (HEAP, 1 << 30),
-        (STACK, CHUNK_BYTES),
+        (MEDIUM, CHUNK_BYTES),
     ] {
-        let limits = Limits { ram_bytes, ..config().limits };
-        let count = region.bytes() / stride;
-        let report = run_with(Config { limits, ..config() }, &[], |a| touch_many(a, region.start, stride, count).and_then(|()| exit(a, 7)));
-        let exhausted = count.min(region.bytes() / stride.max(CHUNK_BYTES)) > chunks;
-        let expected = if exhausted { Verdict::OutOfMemory } else { Verdict::Exited(7) };
-        assert_eq!(Verdict::of(&report.ending), expected, "stride {stride:#x} in {region:x?}");
-        // Two tables for each chunk, and a few that every VM has.
-        let tables = (2 * chunks + 64) * PAGE_BYTES;
-        let touched = report.stats.touched_bytes;
-        assert!(touched <= ram_bytes + tables, "stride {stride:#x}: {touched} bytes of {ram_bytes}");
-        assert!(report.stats.exits.demand <= chunks);
+        let (verdict, stats) = touch_to_the_end(ram_bytes, region, stride);
+        assert_eq!(verdict, Verdict::OutOfMemory, "stride {stride:#x} in {region:x?}");
+        assert!(stats.touched_bytes <= ram_bytes + SYSTEM.bytes(), "stride {stride:#x}: {} bytes of {ram_bytes}", stats.touched_bytes);
+        assert_eq!(stats.exits.demand, chunks - FIRST_CHUNKS, "stride {stride:#x}");
     }
+}
+
+/// More RAM than there is room for page tables, if each chunk needs one of its own: the guest has used up what there is.
+#[test]
+fn touches_that_use_up_the_page_tables_are_the_guests_fault() {
+    if !kvm::usable() {
+        return;
+    }
+    let ram_bytes = 2 << 30;
+    let (verdict, stats) = touch_to_the_end(ram_bytes, LARGE, 1 << 30);
+    assert_eq!(verdict, Verdict::OutOfMemory);
+    assert!(stats.exits.demand < PAGE_TABLES.bytes() / PAGE_BYTES);
+    assert!(stats.touched_bytes <= ram_bytes + SYSTEM.bytes());
+}
+
+fn touch_to_the_end(ram_bytes: u64, region: Region, stride: u64) -> (Verdict, Stats) {
+    let limits = Limits { ram_bytes, ..config().limits };
+    let report = run_with(Config { limits, ..config() }, &[], |a| {
+        touch_many(a, region.start, stride, region.bytes() / stride)?;
+        exit(a, 7)
+    });
+    (Verdict::of(&report.ending), report.stats)
 }

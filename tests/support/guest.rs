@@ -26,15 +26,15 @@ use super::{
     verdict::Verdict,
 };
 
-pub type Assembled = Result<(), IcedError>;
+pub(crate) type Assembled = Result<(), IcedError>;
 
 /// Where the guest's code is.
-pub const TEXT: u64 = IMAGE.start;
+pub(crate) const TEXT: u64 = IMAGE.start;
 /// Where its constants are.
-pub const CONSTANTS: u64 = IMAGE.start + CHUNK_BYTES;
+pub(crate) const CONSTANTS: u64 = IMAGE.start + CHUNK_BYTES;
 /// Where its writable data is: [`DATA_BYTES`], all zero.
-pub const DATA: u64 = KERNEL_DATA.start;
-pub const DATA_BYTES: u64 = 16 * PAGE_BYTES;
+pub(crate) const DATA: u64 = KERNEL_DATA.start;
+pub(crate) const DATA_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// Most time that a run may take: longer than any deadline here and the grace for readers of output together.
 const WATCHDOG: Duration = Duration::from_secs(30);
@@ -42,29 +42,29 @@ const WATCHDOG: Duration = Duration::from_secs(30);
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Little RAM, a deadline, nothing to read, output thrown away.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config { limits: Limits { ram_bytes: MIN_RAM_BYTES, deadline: Some(DEADLINE), ..Limits::default() }, ..Config::default() }
 }
 
 /// As [`config`], with a deadline that will be met.
-pub fn config_with_deadline(milliseconds: u64) -> Config {
+pub(crate) fn config_with_deadline(milliseconds: u64) -> Config {
     let mut config = config();
     config.limits.deadline = Some(Duration::from_millis(milliseconds));
     config
 }
 
 /// Assembles a kernel and runs it.
-pub fn run(code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Verdict {
+pub(crate) fn run(code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Verdict {
     Verdict::of(&run_with(config(), &[], code).ending)
 }
 
 /// As [`run`], with a configuration and constants at [`CONSTANTS`].
-pub fn run_with(config: Config, constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Report {
+pub(crate) fn run_with(config: Config, constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Report {
     finish(vm(config, constants, code))
 }
 
 /// Assembles a kernel and makes a VM of it.
-pub fn vm(config: Config, constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Vm {
+pub(crate) fn vm(config: Config, constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Vm {
     let mut assembler = CodeAssembler::new(64).unwrap();
     code(&mut assembler).unwrap();
     let mut image = Image::new(&assembler.assemble(TEXT).unwrap());
@@ -80,7 +80,7 @@ pub fn vm(config: Config, constants: &[u8], code: impl FnOnce(&mut CodeAssembler
 /// # Panics
 ///
 /// If the host panics, or takes far longer than it may.
-pub fn finish(vm: Vm) -> Report {
+pub(crate) fn finish(vm: Vm) -> Report {
     let (sender, receiver) = mpsc::channel();
     let runner = thread::spawn(move || drop(sender.send(vm.run())));
     match receiver.recv_timeout(WATCHDOG) {
@@ -91,12 +91,12 @@ pub fn finish(vm: Vm) -> Report {
 }
 
 /// A hypercall: any store will do.
-pub fn ring(a: &mut CodeAssembler) -> Assembled {
+pub(crate) fn ring(a: &mut CodeAssembler) -> Assembled {
     a.mov(dword_ptr(DOORBELL.start), 1u32)
 }
 
 /// Writes the request into the mailbox, word by word. Uses `rax`, `rbx`.
-pub fn post(a: &mut CodeAssembler, request: &Request) -> Assembled {
+pub(crate) fn post(a: &mut CodeAssembler, request: &Request) -> Assembled {
     a.mov(rbx, MAILBOX.start)?;
     for (index, word) in request.as_bytes().chunks_exact(8).enumerate() {
         a.mov(rax, u64::from_le_bytes(word.try_into().unwrap()))?;
@@ -106,23 +106,23 @@ pub fn post(a: &mut CodeAssembler, request: &Request) -> Assembled {
 }
 
 /// Posts the request and rings.
-pub fn call(a: &mut CodeAssembler, request: &Request) -> Assembled {
+pub(crate) fn call(a: &mut CodeAssembler, request: &Request) -> Assembled {
     post(a, request)?;
     ring(a)
 }
 
 /// The request to end with this status.
-pub fn exit_request(code: u32) -> Request {
+pub(crate) fn exit_request(code: u32) -> Request {
     Request::new(hypercall::EXIT, &ExitArgs { kind: exit_kind::EXITED, code, ..ExitArgs::default() }, 0)
 }
 
 /// Ends with this status.
-pub fn exit(a: &mut CodeAssembler, code: u32) -> Assembled {
+pub(crate) fn exit(a: &mut CodeAssembler, code: u32) -> Assembled {
     call(a, &exit_request(code))
 }
 
 /// Copies `bytes` bytes. Uses `rcx`, `rsi`, `rdi`.
-pub fn copy(a: &mut CodeAssembler, from: u64, to: u64, bytes: u64) -> Assembled {
+pub(crate) fn copy(a: &mut CodeAssembler, from: u64, to: u64, bytes: u64) -> Assembled {
     a.mov(rsi, from)?;
     a.mov(rdi, to)?;
     a.mov(rcx, bytes)?;
@@ -130,7 +130,7 @@ pub fn copy(a: &mut CodeAssembler, from: u64, to: u64, bytes: u64) -> Assembled 
 }
 
 /// Spins for ever.
-pub fn spin(a: &mut CodeAssembler) -> Assembled {
+pub(crate) fn spin(a: &mut CodeAssembler) -> Assembled {
     let mut again = a.create_label();
     a.set_label(&mut again)?;
     a.jmp(again)

@@ -4,44 +4,44 @@ use mote_abi::{ABI_VERSION, layout::IMAGE, note::NOTE_NAME, note::NOTE_TYPE_ABI}
 use object::elf::{EM_X86_64, ET_EXEC, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 
 /// Bytes of the ELF header, and of one program header (ELF specification, "ELF Header", "Program Header").
-pub const HEADER_BYTES: usize = 64;
-pub const PROGRAM_HEADER_BYTES: usize = 56;
+pub(crate) const HEADER_BYTES: usize = 64;
+pub(crate) const PROGRAM_HEADER_BYTES: usize = 56;
 
 /// Rights of a segment.
-pub const R: u32 = PF_R.0;
-pub const RW: u32 = PF_R.0 | PF_W.0;
-pub const RX: u32 = PF_R.0 | PF_X.0;
-pub const RWX: u32 = PF_R.0 | PF_W.0 | PF_X.0;
+pub(crate) const R: u32 = PF_R.0;
+pub(crate) const RW: u32 = PF_R.0 | PF_W.0;
+pub(crate) const RX: u32 = PF_R.0 | PF_X.0;
+pub(crate) const RWX: u32 = PF_R.0 | PF_W.0 | PF_X.0;
 
 /// An ELF file to be: the fields are what is written, whether it makes sense or not.
 #[derive(Debug, Clone)]
-pub struct Image {
-    pub class: u8,
-    pub byte_order: u8,
-    pub file_type: u16,
-    pub machine: u16,
-    pub entry: u64,
+pub(crate) struct Image {
+    pub(crate) class: u8,
+    pub(crate) byte_order: u8,
+    pub(crate) file_type: u16,
+    pub(crate) machine: u16,
+    pub(crate) entry: u64,
     /// Version in the ABI note; no note if `None`.
-    pub version: Option<u32>,
-    pub segments: Vec<Segment>,
+    pub(crate) version: Option<u32>,
+    pub(crate) segments: Vec<Segment>,
 }
 
 /// A loadable segment.
 #[derive(Debug, Clone)]
-pub struct Segment {
-    pub flags: u32,
-    pub virtual_address: u64,
-    pub physical_address: u64,
-    pub memory_bytes: u64,
+pub(crate) struct Segment {
+    pub(crate) flags: u32,
+    pub(crate) virtual_address: u64,
+    pub(crate) physical_address: u64,
+    pub(crate) memory_bytes: u64,
     /// `p_filesz` if it is not the length of the contents.
-    pub file_bytes: Option<u64>,
+    pub(crate) file_bytes: Option<u64>,
     /// `p_offset` if it is not where the contents are.
-    pub offset: Option<u64>,
-    pub contents: Vec<u8>,
+    pub(crate) offset: Option<u64>,
+    pub(crate) contents: Vec<u8>,
 }
 
 impl Segment {
-    pub fn new(flags: u32, address: u64, contents: &[u8]) -> Self {
+    pub(crate) fn new(flags: u32, address: u64, contents: &[u8]) -> Self {
         Self {
             flags,
             virtual_address: address,
@@ -56,7 +56,7 @@ impl Segment {
 
 impl Image {
     /// A good image: `text` at the start of the image region, where it is entered.
-    pub fn new(text: &[u8]) -> Self {
+    pub(crate) fn new(text: &[u8]) -> Self {
         Self {
             class: 2,
             byte_order: 1,
@@ -69,7 +69,7 @@ impl Image {
     }
 
     /// The file: ELF header, program headers, note, contents of the segments.
-    pub fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let note = self.version.map(note);
         let headers = self.segments.len() + usize::from(note.is_some());
         let mut file = self.header(headers);
@@ -120,7 +120,7 @@ fn program_header(kind: u32, flags: u32, places: [u64; 5]) -> Vec<u8> {
 }
 
 /// The ABI note, padded as the ELF specification wants it.
-pub fn note(version: u32) -> Vec<u8> {
+pub(crate) fn note(version: u32) -> Vec<u8> {
     let head = [NOTE_NAME.len() as u32, 4, NOTE_TYPE_ABI].into_iter().flat_map(u32::to_le_bytes);
     head.chain(NOTE_NAME).chain([0; 3]).chain(version.to_le_bytes()).collect()
 }

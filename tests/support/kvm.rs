@@ -10,7 +10,7 @@ const REQUIRE: &str = "MOTE_REQUIRE_KVM";
 /// # Panics
 ///
 /// If KVM cannot be used and the environment variable `MOTE_REQUIRE_KVM` is set.
-pub fn usable() -> bool {
+pub(crate) fn usable() -> bool {
     let Err(error) = mote_vmm::open_kvm() else { return true };
     assert!(std::env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, but {error}");
     // Not `eprintln`, which the test harness shows only for tests that fail.

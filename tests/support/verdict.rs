@@ -7,7 +7,7 @@ use iced_x86::code_asm::CodeAssembler;
 
 /// How a run ended, without the texts and registers that are for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Exited(u32),
     DeadlineExceeded,
     Interrupted,
@@ -24,14 +24,14 @@ pub enum Verdict {
 }
 
 /// Bits of a page fault's error code (AMD64 Architecture Programmer's Manual, volume 2, section 8.4.2).
-pub const PRESENT: u64 = 1 << 0;
-pub const WRITE: u64 = 1 << 1;
-pub const USER: u64 = 1 << 2;
-pub const RESERVED: u64 = 1 << 3;
-pub const FETCH: u64 = 1 << 4;
+pub(crate) const PRESENT: u64 = 1 << 0;
+pub(crate) const WRITE: u64 = 1 << 1;
+pub(crate) const USER: u64 = 1 << 2;
+pub(crate) const RESERVED: u64 = 1 << 3;
+pub(crate) const FETCH: u64 = 1 << 4;
 
 impl Verdict {
-    pub fn of(ending: &Ending) -> Self {
+    pub(crate) fn of(ending: &Ending) -> Self {
         match ending {
             Ending::Exited(code) => Self::Exited(*code),
             Ending::DeadlineExceeded => Self::DeadlineExceeded,
@@ -52,14 +52,14 @@ impl Verdict {
 }
 
 /// A guest, and the verdicts that it may get: more than one where flavours of KVM differ.
-pub type Row<'a> = (&'a str, fn(&mut CodeAssembler) -> Assembled, &'a [Verdict]);
+pub(crate) type Row<'a> = (&'a str, fn(&mut CodeAssembler) -> Assembled, &'a [Verdict]);
 
 /// Runs each guest in a VM of its own and tells all that got another verdict.
 ///
 /// # Panics
 ///
 /// If there is one.
-pub fn check(rows: &[Row<'_>]) {
+pub(crate) fn check(rows: &[Row<'_>]) {
     let judged = rows.iter().map(|(name, code, expected)| (name, guest::run(code), expected));
     let wrong: Vec<_> = judged.filter(|(_, verdict, expected)| !expected.contains(verdict)).collect();
     assert!(wrong.is_empty(), "name, verdict, expected: {wrong:#x?}");

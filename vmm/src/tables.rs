@@ -4,7 +4,7 @@
 
 use mote_abi::layout::{
     BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MODULE, PAGE_BYTES,
-    PAGE_TABLES, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, TSS,
+    PAGE_TABLES, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
 };
 use mote_machine::{
     descriptor,
@@ -84,6 +84,13 @@ impl Tables {
         for segment in image.segments() {
             tables.map_segment(memory, segment, image.segments())?;
         }
+        let view = paging::Mapping {
+            virtual_address: SYSTEM_VIEW.start,
+            physical_address: SYSTEM.start,
+            bytes: SYSTEM_VIEW.bytes(),
+            access: Access::UserRead,
+        };
+        paging::map_chunks(&mut Writer { tables: &mut tables, memory }, ROOT, view)?;
         tables.map_module(memory, module_bytes)?;
         Ok(tables)
     }

@@ -16,8 +16,12 @@ const ELEMENT_BYTES: u64 = 8;
 pub(crate) struct Limiter {
     max_memory_bytes: u64,
     ram_bytes: u64,
-    /// Bytes that all linear memories together have.
+    /// Free RAM before there was any memory or table.
+    first_free_bytes: u64,
+    /// Bytes that all linear memories together have, touched or not.
     memory_bytes: u64,
+    /// The same of tables.
+    table_bytes: u64,
     /// What the last growth that was granted added.
     last_growth_bytes: u64,
     /// The last growth that was denied.
@@ -44,7 +48,9 @@ impl Limiter {
         Self {
             max_memory_bytes: boot.max_wasm_memory_bytes(),
             ram_bytes: boot.ram_bytes(),
+            first_free_bytes: guest::free_ram_bytes(),
             memory_bytes: 0,
+            table_bytes: 0,
             last_growth_bytes: 0,
             denied: None,
         }
@@ -61,11 +67,12 @@ impl Limiter {
         })
     }
 
-    /// Bytes that a memory or table may still grow by: what is free but for a reserve that the engine itself needs, to
-    /// translate functions and to keep its stack.
+    /// Bytes that a memory or table may still grow by. What was granted but not touched yet is counted as used, and a
+    /// reserve is kept that the engine itself needs, to translate functions and to keep its stack.
     fn growable_bytes(&self) -> u64 {
-        let reserve = (self.ram_bytes / 32).max(2 * CHUNK_BYTES);
-        guest::free_ram_bytes().saturating_sub(reserve)
+        let reserve = (self.ram_bytes / 16).max(2 * CHUNK_BYTES);
+        let uncommitted = self.first_free_bytes.saturating_sub(self.memory_bytes + self.table_bytes);
+        uncommitted.min(guest::free_ram_bytes()).saturating_sub(reserve)
     }
 
     fn decide(&mut self, what: &'static str, current: u64, desired: u64, (allowed_bytes, of): (u64, Bound)) -> bool {
@@ -95,7 +102,11 @@ impl ResourceLimiter for Limiter {
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
         let bytes = |elements: usize| (elements as u64).saturating_mul(ELEMENT_BYTES);
         let allowed = (self.growable_bytes(), Bound::Ram);
-        Ok(self.decide("tables", bytes(current), bytes(desired), allowed))
+        let granted = self.decide("tables", bytes(current), bytes(desired), allowed);
+        if granted {
+            self.table_bytes += bytes(desired).saturating_sub(bytes(current));
+        }
+        Ok(granted)
     }
 
     fn memory_grow_failed(&mut self, error: &MemoryError) -> Result<(), LimiterError> {

@@ -13,6 +13,9 @@ use core::arch::{
 /// From here on the string instructions win over 16-byte steps.
 const STRING_BYTES: usize = 256;
 
+/// From here on zeros are not written over memory that is still untouched: one page of WebAssembly.
+const LAZY_BYTES: usize = 64 << 10;
+
 /// C standard, 7.24.2.1.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8 {
@@ -21,8 +24,8 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, bytes: usize) -> *mut 
     unsafe {
         match bytes {
             ..=32 => copy_short(to, from, bytes),
-            ..STRING_BYTES => copy_steps(to, from, bytes),
-            _ => asm!("rep movsb", inout("rcx") bytes => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags)),
+            33..STRING_BYTES => copy_steps(to, from, bytes),
+            STRING_BYTES.. => asm!("rep movsb", inout("rcx") bytes => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags)),
         }
     }
     to
@@ -57,7 +60,7 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, bytes: usize) -> *mut
 /// C standard, 7.24.6.1.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memset(to: *mut u8, byte: i32, bytes: usize) -> *mut u8 {
-    let value = byte as u8;
+    let [value, ..] = byte.to_le_bytes(); // as C has it: converted to an unsigned char
     let pattern = u64::from(value).wrapping_mul(0x0101_0101_0101_0101);
     // SAFETY: by the contract of C, `bytes` bytes can be written at `to`; every store below stays within them.
     unsafe {
@@ -77,7 +80,7 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, bytes: usize) -> *mut u8 {
                 to.add(bytes - 8).cast::<u64>().write_unaligned(pattern);
             }
             16..STRING_BYTES => {
-                let wide = _mm_set1_epi8(value as i8);
+                let wide = _mm_set1_epi8(value.cast_signed());
                 let mut at = 0;
                 while at + 16 < bytes {
                     store(to.add(at), wide);
@@ -85,10 +88,19 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, bytes: usize) -> *mut u8 {
                 }
                 store(to.add(bytes - 16), wide);
             }
-            _ => asm!("rep stosb", inout("rcx") bytes => _, inout("rdi") to => _, in("al") value, options(nostack, preserves_flags)),
+            LAZY_BYTES.. if value == 0 => super::untouched::for_each_touched(to as u64, bytes as u64, |start, bytes| fill(start as *mut u8, 0, bytes as usize)),
+            _ => fill(to, value, bytes),
         }
     }
     to
+}
+
+/// # Safety
+///
+/// The caller may write `bytes` bytes at `to`.
+unsafe fn fill(to: *mut u8, value: u8, bytes: usize) {
+    // SAFETY: by the contract of this function.
+    unsafe { asm!("rep stosb", inout("rcx") bytes => _, inout("rdi") to => _, in("al") value, options(nostack, preserves_flags)) };
 }
 
 /// C standard, 7.24.4.1.

@@ -6,6 +6,7 @@
 //! capacity moves at most until it is 2 MiB large and costs RAM only for what it uses.
 
 mod intrinsics;
+mod untouched;
 
 use core::{
     alloc::{GlobalAlloc, Layout},

@@ -37,7 +37,7 @@ fn describe(inspection: &Inspection) -> String {
     };
     let mark = |import: &Import| if import.is_known { "" } else { "   <- not there" };
     section("imports", &mut inspection.imports.iter().map(|import| format!("{} {}::{} {}{}", import.kind, import.module, import.name, import.ty, mark(import))));
-    section("exports", &mut inspection.exports.iter().map(|export| format!("{} {} {}", export.kind, export.name, export.ty)));
+    section("exports", &mut inspection.exports.iter().map(|export| format!("{} {} {}", export.kind, export.name, export.ty).trim_end().into()));
     section("memories", &mut inspection.memories.iter().cloned());
     let obstacles: BTreeSet<&String> = inspection.obstacles.iter().collect();
     if obstacles.is_empty() {

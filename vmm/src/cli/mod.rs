@@ -7,7 +7,7 @@ mod stats;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -159,7 +159,10 @@ fn man(command: Option<&str>) -> anyhow::Result<ExitCode> {
     whole.build();
     let page = match command {
         None => whole,
-        Some(name) => whole.find_subcommand(name).cloned().ok_or_else(|| anyhow::anyhow!("there is no subcommand `{name}`"))?,
+        Some(name) => match whole.find_subcommand(name).cloned() {
+            Some(page) => page,
+            None => whole.error(ErrorKind::InvalidSubcommand, format!("there is no subcommand `{name}`")).exit(),
+        },
     };
     let mut roff = Vec::new();
     clap_mangen::Man::new(page).render(&mut roff)?;
