@@ -14,7 +14,7 @@ use criterion::Criterion;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use mote_vmm::{Config, Ending, KernelImage, Module, Vm, open_kvm};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 fn main() {
     let kvm = match open_kvm() {
@@ -79,7 +79,8 @@ impl Bare {
     const CODE: [u8; 5] = [0xa2, 0x00, 0x00, 0xeb, 0xfb];
 
     fn new(kvm: &Kvm) -> Self {
-        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(Self::START), Self::BYTES)]).expect("64 MiB can be mapped");
+        let memory =
+            GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(Self::START), Self::BYTES)]).expect("64 MiB can be mapped");
         memory.write_slice(&Self::CODE, GuestAddress(Self::START)).expect("the code fits");
         let host = memory.get_host_address(GuestAddress(Self::START)).expect("the memory has an address");
         let region = kvm_userspace_memory_region {

@@ -44,7 +44,18 @@ fn the_help_of_run_tells_all_exit_statuses_and_options() {
         for status in ["2 ", "124", "125", "126", "134", "137"] {
             assert!(statuses.contains(status), "{status}");
         }
-        for option in ["--env", "--invoke", "--memory", "--max-wasm-memory", "--fuel", "--timeout", "--argv0", "--stats", "--log", "--kernel"] {
+        for option in [
+            "--env",
+            "--invoke",
+            "--memory",
+            "--max-wasm-memory",
+            "--fuel",
+            "--timeout",
+            "--argv0",
+            "--stats",
+            "--log",
+            "--kernel",
+        ] {
             assert!(help.contains(option), "{option}");
         }
     }
@@ -102,7 +113,7 @@ fn every_payload_that_runs_passes_inspection() {
 fn inspection_tells_what_a_module_lacks() {
     let outcome = inspect(&payload("unknown-import.wat")).expect(126);
     let text = outcome.text();
-    assert!(text.contains("env::no_such_function () -> ()   <- not there"), "{text}");
+    assert!(text.contains("env::no_such_function (i32) -> (i32)   <- not there"), "{text}");
     assert!(text.contains("it cannot be run here: 2\n"), "{text}");
     assert!(text.contains("  there is no func wasi_snapshot_preview1::no_such_call\n"), "{text}");
 
@@ -130,7 +141,14 @@ fn the_doctor_finds_a_healthy_machine() {
     }
     let outcome = run(["doctor"]).expect(0);
     let text = outcome.text();
-    for line in ["processor ", "virtualization ", "/dev/kvm           usable", "huge pages ", "time-stamp counter ", "trial VM           ran"] {
+    for line in [
+        "processor ",
+        "virtualization ",
+        "/dev/kvm           usable",
+        "huge pages ",
+        "time-stamp counter ",
+        "trial VM           ran",
+    ] {
         assert!(text.contains(line), "{line}: {text}");
     }
     assert!(text.ends_with("This machine can run micro VMs.\n"), "{text}");
@@ -183,7 +201,17 @@ fn statistics_in_json_have_a_schema() {
     assert_eq!(outcome.stderr.lines().count(), 1);
     let stats = outcome.stats();
     let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    let all = ["exit_status", "exits", "exits_total", "fuel_used", "pages_touched", "phases_us", "ram_bytes", "ram_touched_bytes", "total_us"];
+    let all = [
+        "exit_status",
+        "exits",
+        "exits_total",
+        "fuel_used",
+        "pages_touched",
+        "phases_us",
+        "ram_bytes",
+        "ram_touched_bytes",
+        "total_us",
+    ];
     let mut found = keys(&stats);
     found.sort();
     assert_eq!(found, all);
@@ -193,7 +221,18 @@ fn statistics_in_json_have_a_schema() {
     assert_eq!(exits.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), stats["exits_total"].as_u64().unwrap());
     assert_eq!(stats["exits"]["end"], 1);
     let phases = stats["phases_us"].as_object().unwrap();
-    for phase in ["before_main", "command_line", "load_kernel", "load_module", "create_vm", "enter_guest", "parse", "instantiate", "run", "flush"] {
+    for phase in [
+        "before_main",
+        "command_line",
+        "load_kernel",
+        "load_module",
+        "create_vm",
+        "enter_guest",
+        "parse",
+        "instantiate",
+        "run",
+        "flush",
+    ] {
         assert!(phases[phase].as_f64().unwrap() >= 0.0, "{phase}");
     }
     let total_us = stats["total_us"].as_f64().unwrap();
@@ -209,7 +248,9 @@ fn statistics_tell_fuel_and_follow_the_complaint() {
     if !kvm::usable() {
         return;
     }
-    let used = |fuel: &str| run_payload(&["--stats=json", "--fuel", fuel], "hello.wat", &[]).expect(0).stats()["fuel_used"].as_u64().unwrap();
+    let used = |fuel: &str| {
+        run_payload(&["--stats=json", "--fuel", fuel], "hello.wat", &[]).expect(0).stats()["fuel_used"].as_u64().unwrap()
+    };
     let fuel = used("100000");
     assert!((1..1000).contains(&fuel), "{fuel}");
     assert_eq!(used("5000"), fuel, "the same work takes the same fuel");
@@ -229,7 +270,8 @@ fn statistics_for_people_are_a_table() {
     for option in ["--stats", "--stats=table"] {
         let outcome = run_payload(&[option], "hello.wat", &[]).expect(0);
         assert_eq!(outcome.text(), "Hello from a micro VM!\n");
-        let names: Vec<&str> = outcome.stderr.lines().map(|line| line.split("  ").find(|part| !part.is_empty()).unwrap().trim()).collect();
+        let names: Vec<&str> =
+            outcome.stderr.lines().map(|line| line.split("  ").find(|part| !part.is_empty()).unwrap().trim()).collect();
         for name in ["phase", "before_main", "create_vm", "run", "total", "exits", "end", "fuel used", "RAM touched", "RAM"] {
             assert!(names.contains(&name), "{name}: {names:?}");
         }

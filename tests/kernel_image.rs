@@ -1,6 +1,12 @@
 //! Kernel images: a good one runs, and a bad one is refused before anything of it is loaded.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a test fails by panicking"
+)]
 
 use std::process::Command;
 
@@ -126,7 +132,11 @@ fn every_segment_lies_in_its_region() {
     assert_eq!(segment_error(|image| image.segments[1].memory_bytes = one_too_many), (2, "is not in the image region"));
     for address in [IMAGE.start + 2 * CHUNK_BYTES, KERNEL_DATA.start + PAGE_BYTES, SYSTEM.start, 1 << 47] {
         let data = Segment::new(RW, address, b"data");
-        assert_eq!(segment_error(|image| image.segments[2] = data), (3, "is writable and not at the start of the data region"), "{address:#x}");
+        assert_eq!(
+            segment_error(|image| image.segments[2] = data),
+            (3, "is writable and not at the start of the data region"),
+            "{address:#x}"
+        );
     }
     let one_too_many = KERNEL_DATA.bytes() + 1;
     assert_eq!(segment_error(|image| image.segments[2].memory_bytes = one_too_many), (3, "does not fit into the data region"));

@@ -153,7 +153,7 @@ fn any_sequence_of_calls_gives_errnos() {
     if !kvm::usable() {
         return;
     }
-    let config = ProptestConfig { cases: 150, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: 400, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() };
     let strategy = (prop::collection::vec(word(), 0..40), prop::collection::vec(call(), 1..150));
     TestRunner::new(config)
         .run(&strategy, |(words, calls)| make(&words, &calls).map_err(TestCaseError::fail))

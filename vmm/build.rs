@@ -13,7 +13,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let kernel = root.join("kernel");
     // Exactly what the image is made of: no other change builds it again.
-    for input in ["kernel/Cargo.toml", "kernel/Cargo.lock", "kernel/build.rs", "kernel/.cargo", "kernel/src", "kernel/logic/src", "kernel/logic/Cargo.toml", "abi/src", "abi/Cargo.toml", "machine/src", "machine/Cargo.toml", "linker"] {
+    for input in [
+        "kernel/Cargo.toml",
+        "kernel/Cargo.lock",
+        "kernel/build.rs",
+        "kernel/.cargo",
+        "kernel/src",
+        "kernel/logic/src",
+        "kernel/logic/Cargo.toml",
+        "abi/src",
+        "abi/Cargo.toml",
+        "machine/src",
+        "machine/Cargo.toml",
+        "linker",
+    ] {
         println!("cargo:rerun-if-changed={}", root.join(input).display());
     }
     let target_dir = PathBuf::from(env::var("OUT_DIR")?).join("kernel");
@@ -37,10 +50,20 @@ fn build(kernel: &Path, target_dir: &Path) -> Result<(), Box<dyn Error>> {
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         let foreign = text.starts_with("CARGO_FEATURE_") || text.starts_with("CARGO_CFG_") || text.starts_with("CARGO_PROFILE_");
-        if foreign || ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"].contains(&text.as_ref()) {
+        if foreign
+            || ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET"]
+                .contains(&text.as_ref())
+        {
             cargo.env_remove(&name);
         }
     }
     let status = cargo.status()?;
-    if status.success() { Ok(()) } else { Err(format!("building the kernel failed: {status}; if the compiler rejects `explicit_tail_calls`, set MOTE_STABLE_DISPATCH=1").into()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!(
+            "building the kernel failed: {status}; if the compiler rejects `explicit_tail_calls`, set MOTE_STABLE_DISPATCH=1"
+        )
+        .into())
+    }
 }

@@ -10,7 +10,10 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
-#![allow(clippy::cast_possible_truncation, reason = "x86-64 only, where usize has 64 bits; narrower casts are of small constants")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "x86-64 only, where usize has 64 bits; narrower casts are of small constants"
+)]
 
 pub mod boot;
 pub mod hypercall;

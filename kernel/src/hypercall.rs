@@ -17,11 +17,9 @@ pub(crate) struct HostError;
 pub(crate) fn exit(mut arguments: ExitArgs, texts: [&[u8]; 3]) -> ! {
     let mut room = DATA_BYTES;
     let mut at = 0;
-    for (text, bytes) in texts.into_iter().zip([
-        &mut arguments.message_bytes,
-        &mut arguments.export_bytes,
-        &mut arguments.last_call_bytes,
-    ]) {
+    for (text, bytes) in
+        texts.into_iter().zip([&mut arguments.message_bytes, &mut arguments.export_bytes, &mut arguments.last_call_bytes])
+    {
         let text = text.get(..text.len().min(room)).unwrap_or(&[]);
         write_data(at, text);
         *bytes = text.len() as u32;

@@ -88,7 +88,7 @@ const fn tail() -> [u8; 21] {
     [
         0x50, // push rax
         0x0f, 0x20, 0xd0, // mov rax, cr2
-        0x48, 0x89, 0x04, 0x25, a, b, c, d, // mov [disp32], rax
+        0x48, 0x89, 0x04, 0x25, a, b, c, d,    // mov [disp32], rax
         0x58, // pop rax
         0x48, 0x83, 0xc4, 0x10, // add rsp, 16
         0x48, 0xcf, // iretq
@@ -108,7 +108,7 @@ mod tests {
         for vector in 0..VECTORS {
             let entry = &code[entry_offset(vector)..entry_offset(vector + 1)];
             let pushes_error_code = entry[..2] == [0x6a, 0] && entry[2] == 0x6a;
-            assert_eq!(pushes_error_code, HAS_ERROR_CODE >> vector & 1 == 0 , "vector {vector}");
+            assert_eq!(pushes_error_code, HAS_ERROR_CODE >> vector & 1 == 0, "vector {vector}");
             let at = if pushes_error_code { 2 } else { 0 };
             assert_eq!(entry[at..at + 3], [0x6a, vector as u8, 0xe9]);
             let distance = u32::from_le_bytes(entry[at + 3..at + 7].try_into().unwrap());

@@ -3,7 +3,8 @@
 use iced_x86::code_asm::{byte_ptr, qword_ptr, rax, rsp};
 use mote_abi::layout::{
     BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HEAP, HOST_STATUS, IDT, IMAGE, KERNEL_DATA, LARGE,
-    MAILBOX, MEDIUM, MODULE, PAGE_BYTES, PAGE_TABLES, POOL_FAR, POOL_NEAR, RING_DATA, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
+    MAILBOX, MEDIUM, MODULE, PAGE_BYTES, PAGE_TABLES, POOL_FAR, POOL_NEAR, RING_DATA, RING0_STACK, STACK, STUBS, SYSTEM,
+    SYSTEM_VIEW, TSS,
 };
 
 use crate::support::{
@@ -198,53 +199,97 @@ fn the_stubs_need_no_stack_of_the_guest() {
         return;
     }
     let rows: &[Row<'_>] = &[
-        ("push where nothing is", |a| {
-            a.mov(rsp, PAGE_BYTES)?;
-            a.push(rax)
-        }, &[Verdict::PageFault { address: PAGE_BYTES - 8, error_code: USER | WRITE }]),
-        ("push at the top of all", |a| {
-            a.mov(rsp, 0u64)?;
-            a.push(rax)
-        }, &[Verdict::PageFault { address: 0u64.wrapping_sub(8), error_code: USER | WRITE }]),
-        ("push onto text", |a| {
-            a.mov(rsp, TEXT + 64)?;
-            a.push(rax)
-        }, &[Verdict::PageFault { address: TEXT + 56, error_code: USER | WRITE | PRESENT }]),
-        ("push to an address that is not canonical", |a| {
-            a.mov(rsp, NOT_CANONICAL + 64)?;
-            a.push(rax)
-        }, &[Verdict::Exception { vector: 12, error_code: 0 }]),
-        ("fault with a null stack", |a| {
-            a.mov(rsp, 0u64)?;
-            a.ud2()
-        }, &[Verdict::Exception { vector: 6, error_code: 0 }]),
-        ("fault with a stack that is not canonical", |a| {
-            a.mov(rsp, NOT_CANONICAL)?;
-            a.ud2()
-        }, &[Verdict::Exception { vector: 6, error_code: 0 }]),
-        ("fault on the stack of ring 0", |a| {
-            a.mov(rsp, RING0_STACK.end)?;
-            a.ud2()
-        }, &[Verdict::Exception { vector: 6, error_code: 0 }]),
-        ("demand with a null stack", |a| {
-            a.mov(rsp, 0u64)?;
-            a.mov(rax, LARGE.start)?;
-            a.mov(byte_ptr(rax), 1)?;
-            exit(a, 7)
-        }, &[Verdict::Exited(7)]),
-        ("the stack's last word", |a| {
-            a.mov(rsp, STACK.start + 8)?;
-            a.push(rax)?;
-            exit(a, 7)
-        }, &[Verdict::Exited(7)]),
-        ("below it", |a| {
-            a.mov(rsp, STACK.start)?;
-            a.push(rax)
-        }, &[Verdict::PageFault { address: STACK.start - 8, error_code: USER | WRITE }]),
-        ("across its end", |a| {
-            a.mov(rax, STACK.end - 4)?;
-            a.mov(qword_ptr(rax), 1)
-        }, &[Verdict::PageFault { address: STACK.end, error_code: USER | WRITE }]),
+        (
+            "push where nothing is",
+            |a| {
+                a.mov(rsp, PAGE_BYTES)?;
+                a.push(rax)
+            },
+            &[Verdict::PageFault { address: PAGE_BYTES - 8, error_code: USER | WRITE }],
+        ),
+        (
+            "push at the top of all",
+            |a| {
+                a.mov(rsp, 0u64)?;
+                a.push(rax)
+            },
+            &[Verdict::PageFault { address: 0u64.wrapping_sub(8), error_code: USER | WRITE }],
+        ),
+        (
+            "push onto text",
+            |a| {
+                a.mov(rsp, TEXT + 64)?;
+                a.push(rax)
+            },
+            &[Verdict::PageFault { address: TEXT + 56, error_code: USER | WRITE | PRESENT }],
+        ),
+        (
+            "push to an address that is not canonical",
+            |a| {
+                a.mov(rsp, NOT_CANONICAL + 64)?;
+                a.push(rax)
+            },
+            &[Verdict::Exception { vector: 12, error_code: 0 }],
+        ),
+        (
+            "fault with a null stack",
+            |a| {
+                a.mov(rsp, 0u64)?;
+                a.ud2()
+            },
+            &[Verdict::Exception { vector: 6, error_code: 0 }],
+        ),
+        (
+            "fault with a stack that is not canonical",
+            |a| {
+                a.mov(rsp, NOT_CANONICAL)?;
+                a.ud2()
+            },
+            &[Verdict::Exception { vector: 6, error_code: 0 }],
+        ),
+        (
+            "fault on the stack of ring 0",
+            |a| {
+                a.mov(rsp, RING0_STACK.end)?;
+                a.ud2()
+            },
+            &[Verdict::Exception { vector: 6, error_code: 0 }],
+        ),
+        (
+            "demand with a null stack",
+            |a| {
+                a.mov(rsp, 0u64)?;
+                a.mov(rax, LARGE.start)?;
+                a.mov(byte_ptr(rax), 1)?;
+                exit(a, 7)
+            },
+            &[Verdict::Exited(7)],
+        ),
+        (
+            "the stack's last word",
+            |a| {
+                a.mov(rsp, STACK.start + 8)?;
+                a.push(rax)?;
+                exit(a, 7)
+            },
+            &[Verdict::Exited(7)],
+        ),
+        (
+            "below it",
+            |a| {
+                a.mov(rsp, STACK.start)?;
+                a.push(rax)
+            },
+            &[Verdict::PageFault { address: STACK.start - 8, error_code: USER | WRITE }],
+        ),
+        (
+            "across its end",
+            |a| {
+                a.mov(rax, STACK.end - 4)?;
+                a.mov(qword_ptr(rax), 1)
+            },
+            &[Verdict::PageFault { address: STACK.end, error_code: USER | WRITE }],
+        ),
     ];
     check(rows);
 }

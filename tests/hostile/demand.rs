@@ -1,7 +1,9 @@
 //! Demand memory: it comes where the layout says, as much as there is, and no more.
 
 use iced_x86::code_asm::{CodeAssembler, byte_ptr, qword_ptr, rax, rbx, rcx};
-use mote_abi::layout::{BASE, CHUNK_BYTES, HEAP, LARGE, LARGE_SLOT_BYTES, MEDIUM, MIN_RAM_BYTES, PAGE_BYTES, PAGE_TABLES, Region, SYSTEM};
+use mote_abi::layout::{
+    BASE, CHUNK_BYTES, HEAP, LARGE, LARGE_SLOT_BYTES, MEDIUM, MIN_RAM_BYTES, PAGE_BYTES, PAGE_TABLES, Region, SYSTEM,
+};
 use mote_vmm::{Config, Limits, Stats};
 
 use crate::support::{
@@ -90,7 +92,11 @@ fn spread_touches_end_when_ram_does() {
     ] {
         let (verdict, stats) = touch_to_the_end(ram_bytes, region, stride);
         assert_eq!(verdict, Verdict::OutOfMemory, "stride {stride:#x} in {region:x?}");
-        assert!(stats.touched_bytes <= ram_bytes + SYSTEM.bytes(), "stride {stride:#x}: {} bytes of {ram_bytes}", stats.touched_bytes);
+        assert!(
+            stats.touched_bytes <= ram_bytes + SYSTEM.bytes(),
+            "stride {stride:#x}: {} bytes of {ram_bytes}",
+            stats.touched_bytes
+        );
         assert_eq!(stats.exits.demand, chunks - FIRST_CHUNKS, "stride {stride:#x}");
     }
 }

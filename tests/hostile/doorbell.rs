@@ -37,22 +37,34 @@ fn a_store_of_any_kind_rings() {
         ("16 bytes", |a| post_exit(a).and_then(|()| a.movaps(xmmword_ptr(BELL), xmm0)), exited),
         ("not aligned", |a| post_exit(a).and_then(|()| a.mov(qword_ptr(BELL + 3), rax)), exited),
         ("last byte", |a| post_exit(a).and_then(|()| a.mov(byte_ptr(DOORBELL.end - 1), al)), exited),
-        ("string", |a| {
-            post_exit(a)?;
-            a.mov(rdi, BELL)?;
-            a.mov(rsi, DATA)?;
-            a.movsb()
-        }, exited),
-        ("push", |a| {
-            post_exit(a)?;
-            a.mov(rsp, BELL + 8)?;
-            a.push(rax)
-        }, exited),
-        ("call", |a| {
-            post_exit(a)?;
-            a.mov(rsp, BELL + 8)?;
-            a.call(rax)
-        }, exited),
+        (
+            "string",
+            |a| {
+                post_exit(a)?;
+                a.mov(rdi, BELL)?;
+                a.mov(rsi, DATA)?;
+                a.movsb()
+            },
+            exited,
+        ),
+        (
+            "push",
+            |a| {
+                post_exit(a)?;
+                a.mov(rsp, BELL + 8)?;
+                a.push(rax)
+            },
+            exited,
+        ),
+        (
+            "call",
+            |a| {
+                post_exit(a)?;
+                a.mov(rsp, BELL + 8)?;
+                a.call(rax)
+            },
+            exited,
+        ),
         ("non-temporal", |a| post_exit(a).and_then(|()| a.movnti(dword_ptr(BELL), eax)), exited),
     ];
     check(rows);
@@ -78,11 +90,15 @@ fn one_request_is_taken_once() {
     }
     let rows: &[Row<'_>] = &[
         ("none", ring, &[Verdict::BadRequest]),
-        ("twice", |a| {
-            post_drain(a)?;
-            ring(a)?;
-            ring(a)
-        }, &[Verdict::BadRequest]),
+        (
+            "twice",
+            |a| {
+                post_drain(a)?;
+                ring(a)?;
+                ring(a)
+            },
+            &[Verdict::BadRequest],
+        ),
         // KVM makes two stores of it.
         ("16 bytes", |a| post_drain(a).and_then(|()| a.movaps(xmmword_ptr(BELL), xmm0)), &[Verdict::BadRequest]),
     ];

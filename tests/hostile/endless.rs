@@ -19,8 +19,11 @@ use crate::support::{
     verdict::Verdict,
 };
 
+/// A name and the code.
+type Guest = (&'static str, fn(&mut CodeAssembler) -> Assembled);
+
 /// Ways of not ending.
-const ENDLESS: [(&str, fn(&mut CodeAssembler) -> Assembled); 5] = [
+const ENDLESS: [Guest; 5] = [
     ("spin", spin),
     ("fill", |a| {
         let mut again = a.create_label();

@@ -115,15 +115,23 @@ fn ways_into_ring_0_lead_nowhere() {
         ("no stack segment", |a| a.xor(eax, eax).and_then(|()| a.mov(ss, eax)), &[PROTECTION]),
         ("beyond the GDT", |a| a.mov(eax, 0xfffb).and_then(|()| a.mov(ds, eax)), &[selector(0xfff8)]),
         // There is no LDT: the processor looks for the descriptor at address 8.
-        ("LDT", |a| a.mov(eax, 0xf).and_then(|()| a.mov(ds, eax)), &[selector(0xc), Verdict::PageFault { address: 8, error_code: 0 }]),
-        ("iretq to ring 0", |a| {
-            a.push(0x10)?;
-            a.push(rsp)?;
-            a.pushfq()?;
-            a.push(0x08)?;
-            a.push(TEXT as i32)?;
-            a.iretq()
-        }, &[selector(0x08)]),
+        (
+            "LDT",
+            |a| a.mov(eax, 0xf).and_then(|()| a.mov(ds, eax)),
+            &[selector(0xc), Verdict::PageFault { address: 8, error_code: 0 }],
+        ),
+        (
+            "iretq to ring 0",
+            |a| {
+                a.push(0x10)?;
+                a.push(rsp)?;
+                a.pushfq()?;
+                a.push(0x08)?;
+                a.push(TEXT as i32)?;
+                a.iretq()
+            },
+            &[selector(0x08)],
+        ),
     ];
     check(rows);
 }
@@ -135,15 +143,19 @@ fn kvm_takes_no_hypercalls_from_ring_3() {
         return;
     }
     const EPERM: i32 = 1;
-    let vmmcall: Row<'_> = ("vmmcall", |a| {
-        let mut refused = a.create_label();
-        a.vmmcall()?;
-        a.cmp(eax, -EPERM)?;
-        a.je(refused)?;
-        a.ud2()?;
-        a.set_label(&mut refused)?;
-        exit(a, 7)
-    }, &[Verdict::Exited(7)]);
+    let vmmcall: Row<'_> = (
+        "vmmcall",
+        |a| {
+            let mut refused = a.create_label();
+            a.vmmcall()?;
+            a.cmp(eax, -EPERM)?;
+            a.je(refused)?;
+            a.ud2()?;
+            a.set_label(&mut refused)?;
+            exit(a, 7)
+        },
+        &[Verdict::Exited(7)],
+    );
     check(&[vmmcall]);
 }
 
@@ -153,50 +165,86 @@ fn hostile_flags_do_not_disturb_the_stubs() {
         return;
     }
     let rows: &[Row<'_>] = &[
-        ("single step", |a| {
-            set_flags(a, TRAP)?;
-            a.nop()?;
-            a.nop()
-        }, &[DEBUG]),
-        ("single step behind a load of ss", |a| {
-            a.pushfq()?;
-            a.or(qword_ptr(rsp), TRAP)?;
-            a.mov(eax, ss)?;
-            a.popfq()?;
-            a.mov(ss, eax)?;
-            a.ud2()
-        }, &[DEBUG, INVALID_OPCODE]),
-        ("alignment check", |a| {
-            set_flags(a, ALIGNMENT_CHECK)?;
-            a.mov(eax, dword_ptr(DATA + 1))
-        }, &[Verdict::Exception { vector: 17, error_code: 0 }]),
-        ("alignment check and demand", |a| {
-            set_flags(a, ALIGNMENT_CHECK)?;
-            demand(a)?;
-            exit(a, 7)
-        }, &[Verdict::Exited(7)]),
-        ("nested task and demand", |a| {
-            set_flags(a, NESTED_TASK)?;
-            demand(a)?;
-            exit(a, 7)
-        }, &[Verdict::Exited(7)]),
-        ("nested task and iretq", |a| {
-            set_flags(a, NESTED_TASK)?;
-            a.iretq()
-        }, &[PROTECTION]),
-        ("direction and demand", |a| {
-            a.std()?;
-            demand(a)?;
-            exit(a, 7)
-        }, &[Verdict::Exited(7)]),
-        ("I/O privilege stays 0", |a| {
-            set_flags(a, IO_PRIVILEGE)?;
-            a.cli()
-        }, &[PROTECTION]),
-        ("virtual 8086 mode is not", |a| {
-            set_flags(a, VIRTUAL_8086)?;
-            exit(a, 7)
-        }, &[Verdict::Exited(7)]),
+        (
+            "single step",
+            |a| {
+                set_flags(a, TRAP)?;
+                a.nop()?;
+                a.nop()
+            },
+            &[DEBUG],
+        ),
+        (
+            "single step behind a load of ss",
+            |a| {
+                a.pushfq()?;
+                a.or(qword_ptr(rsp), TRAP)?;
+                a.mov(eax, ss)?;
+                a.popfq()?;
+                a.mov(ss, eax)?;
+                a.ud2()
+            },
+            &[DEBUG, INVALID_OPCODE],
+        ),
+        (
+            "alignment check",
+            |a| {
+                set_flags(a, ALIGNMENT_CHECK)?;
+                a.mov(eax, dword_ptr(DATA + 1))
+            },
+            &[Verdict::Exception { vector: 17, error_code: 0 }],
+        ),
+        (
+            "alignment check and demand",
+            |a| {
+                set_flags(a, ALIGNMENT_CHECK)?;
+                demand(a)?;
+                exit(a, 7)
+            },
+            &[Verdict::Exited(7)],
+        ),
+        (
+            "nested task and demand",
+            |a| {
+                set_flags(a, NESTED_TASK)?;
+                demand(a)?;
+                exit(a, 7)
+            },
+            &[Verdict::Exited(7)],
+        ),
+        (
+            "nested task and iretq",
+            |a| {
+                set_flags(a, NESTED_TASK)?;
+                a.iretq()
+            },
+            &[PROTECTION],
+        ),
+        (
+            "direction and demand",
+            |a| {
+                a.std()?;
+                demand(a)?;
+                exit(a, 7)
+            },
+            &[Verdict::Exited(7)],
+        ),
+        (
+            "I/O privilege stays 0",
+            |a| {
+                set_flags(a, IO_PRIVILEGE)?;
+                a.cli()
+            },
+            &[PROTECTION],
+        ),
+        (
+            "virtual 8086 mode is not",
+            |a| {
+                set_flags(a, VIRTUAL_8086)?;
+                exit(a, 7)
+            },
+            &[Verdict::Exited(7)],
+        ),
     ];
     check(rows);
 }
@@ -207,30 +255,46 @@ fn arithmetic_exceptions_are_reported() {
         return;
     }
     let rows: &[Row<'_>] = &[
-        ("division", |a| {
-            a.xor(ecx, ecx)?;
-            a.div(ecx)
-        }, &[Verdict::Exception { vector: 0, error_code: 0 }]),
-        ("x87", |a| {
-            a.mov(word_ptr(DATA), 0)?;
-            a.fldcw(word_ptr(DATA))?;
-            a.fld1()?;
-            a.fldz()?;
-            a.fdivp(st1, st0)?;
-            a.wait()
-        }, &[Verdict::Exception { vector: 16, error_code: 0 }]),
-        ("SSE", |a| {
-            a.mov(dword_ptr(DATA), 0)?;
-            a.ldmxcsr(dword_ptr(DATA))?;
-            a.mov(eax, 1f32.to_bits())?;
-            a.movd(xmm0, eax)?;
-            a.xorps(xmm1, xmm1)?;
-            a.divss(xmm0, xmm1)
-        }, &[Verdict::Exception { vector: 19, error_code: 0 }]),
-        ("reserved bits of MXCSR", |a| {
-            a.mov(dword_ptr(DATA), -1)?;
-            a.ldmxcsr(dword_ptr(DATA))
-        }, &[PROTECTION, INVALID_OPCODE]),
+        (
+            "division",
+            |a| {
+                a.xor(ecx, ecx)?;
+                a.div(ecx)
+            },
+            &[Verdict::Exception { vector: 0, error_code: 0 }],
+        ),
+        (
+            "x87",
+            |a| {
+                a.mov(word_ptr(DATA), 0)?;
+                a.fldcw(word_ptr(DATA))?;
+                a.fld1()?;
+                a.fldz()?;
+                a.fdivp(st1, st0)?;
+                a.wait()
+            },
+            &[Verdict::Exception { vector: 16, error_code: 0 }],
+        ),
+        (
+            "SSE",
+            |a| {
+                a.mov(dword_ptr(DATA), 0)?;
+                a.ldmxcsr(dword_ptr(DATA))?;
+                a.mov(eax, 1f32.to_bits())?;
+                a.movd(xmm0, eax)?;
+                a.xorps(xmm1, xmm1)?;
+                a.divss(xmm0, xmm1)
+            },
+            &[Verdict::Exception { vector: 19, error_code: 0 }],
+        ),
+        (
+            "reserved bits of MXCSR",
+            |a| {
+                a.mov(dword_ptr(DATA), -1)?;
+                a.ldmxcsr(dword_ptr(DATA))
+            },
+            &[PROTECTION, INVALID_OPCODE],
+        ),
     ];
     check(rows);
 }

@@ -214,7 +214,11 @@ fn a_reader_that_takes_nothing_does_not_hold_up_deadline_or_interrupt() {
             std::thread::sleep(Duration::from_millis(100));
             drop(stopper);
         });
-        let report = run_with(Config { stdout: Output::Fd(writer.into()), interrupt_on: Some(stop.into()), ..config() }, &full_ring(), code);
+        let report = run_with(
+            Config { stdout: Output::Fd(writer.into()), interrupt_on: Some(stop.into()), ..config() },
+            &full_ring(),
+            code,
+        );
         assert_eq!(Verdict::of(&report.ending), Verdict::Interrupted);
         stopping.join().unwrap();
     }
@@ -229,9 +233,13 @@ fn a_stream_that_cannot_be_written_is_the_hosts_failure() {
     for then in [Then::Spin, Then::Drain, Then::Exit] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let words = [OK, OK_TEXT];
-        let report = run_with(Config { stdout: Output::Fd(full.into()), ..config() }, words.as_bytes(), |a| publish(a, 2, 8, then));
+        let report =
+            run_with(Config { stdout: Output::Fd(full.into()), ..config() }, words.as_bytes(), |a| publish(a, 2, 8, then));
         let ending = report.ending;
-        assert!(matches!(ending, Ending::HostFailure(HostFailure::Output { stream: "standard output", .. })), "{then:?}: {ending:?}");
+        assert!(
+            matches!(ending, Ending::HostFailure(HostFailure::Output { stream: "standard output", .. })),
+            "{then:?}: {ending:?}"
+        );
     }
 }
 

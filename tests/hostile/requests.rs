@@ -2,7 +2,10 @@
 
 use iced_x86::code_asm::{CodeAssembler, dword_ptr};
 use mote_abi::{
-    hypercall::{DRAIN_OUTPUT, EXIT, ExitArgs, FOREVER_NS, READ_CLOCK, READ_STDIN, ReadStdinArgs, WAIT, WaitArgs, exit_kind, interest, trap},
+    hypercall::{
+        DRAIN_OUTPUT, EXIT, ExitArgs, FOREVER_NS, READ_CLOCK, READ_STDIN, ReadStdinArgs, WAIT, WaitArgs, exit_kind, interest,
+        trap,
+    },
     layout::{MAILBOX, MAILBOX_DATA},
     mailbox::{ARGUMENT_BYTES, DATA_BYTES, Request},
 };
@@ -35,7 +38,8 @@ fn arguments() -> impl Strategy<Value = [u8; ARGUMENT_BYTES]> {
 fn wait() -> impl Strategy<Value = Request> {
     let timeout = prop_oneof![9 => 0u64..100_000, 1 => LONG_NS..];
     let interests = prop_oneof![Just(0), Just(interest::STDIN), any::<u32>()];
-    (timeout, interests, any::<u32>()).prop_map(|(timeout_ns, interests, reserved)| Request::new(WAIT, &WaitArgs { timeout_ns, interests, reserved }, 0))
+    (timeout, interests, any::<u32>())
+        .prop_map(|(timeout_ns, interests, reserved)| Request::new(WAIT, &WaitArgs { timeout_ns, interests, reserved }, 0))
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -46,8 +50,10 @@ fn request() -> impl Strategy<Value = Request> {
         2 => Just(READ_CLOCK),
         1 => any::<u32>().prop_filter("a wait", |number| *number != WAIT),
     ];
-    let any_other = (number, any::<u32>(), arguments()).prop_map(|(number, data_bytes, arguments)| Request { number, data_bytes, arguments });
-    let small_read = (0..=DATA_LIMIT).prop_map(|max_bytes| Request::new(READ_STDIN, &ReadStdinArgs { max_bytes, reserved: 0 }, 0));
+    let any_other =
+        (number, any::<u32>(), arguments()).prop_map(|(number, data_bytes, arguments)| Request { number, data_bytes, arguments });
+    let small_read =
+        (0..=DATA_LIMIT).prop_map(|max_bytes| Request::new(READ_STDIN, &ReadStdinArgs { max_bytes, reserved: 0 }, 0));
     prop_oneof![2 => any_other, 1 => small_read, 1 => wait()]
 }
 
@@ -148,7 +154,8 @@ fn texts_of_an_end_lie_in_the_mailbox_or_it_is_refused() {
         ([u32::MAX, 1, 0], false),
     ] {
         let [message_bytes, export_bytes, last_call_bytes] = lengths;
-        let arguments = ExitArgs { kind: exit_kind::EXITED, code: 7, message_bytes, export_bytes, last_call_bytes, ..ExitArgs::default() };
+        let arguments =
+            ExitArgs { kind: exit_kind::EXITED, code: 7, message_bytes, export_bytes, last_call_bytes, ..ExitArgs::default() };
         let expected = if accepted { Verdict::Exited(7) } else { Verdict::BadRequest };
         assert_eq!(run(|a| call(a, &Request::new(EXIT, &arguments, u32::MAX))), expected, "{lengths:?}");
     }
@@ -194,7 +201,9 @@ fn waiting_for_ever_meets_the_deadline() {
     }
     let read = Request::new(READ_STDIN, &ReadStdinArgs { max_bytes: 1, reserved: 0 }, 0);
     let wait = |timeout_ns, interests| Request::new(WAIT, &WaitArgs { timeout_ns, interests, reserved: 0 }, 0);
-    for request in [read, wait(FOREVER_NS, 0), wait(FOREVER_NS, interest::STDIN), wait(FOREVER_NS - 1, 0), wait(1 << 63, interest::STDIN)] {
+    for request in
+        [read, wait(FOREVER_NS, 0), wait(FOREVER_NS, interest::STDIN), wait(FOREVER_NS - 1, 0), wait(1 << 63, interest::STDIN)]
+    {
         let (reader, _writer) = std::io::pipe().unwrap();
         let config = Config { stdin: Input::Fd(reader.into()), ..config_with_deadline(100) };
         let report = run_with(config, &[], |a| call(a, &request).and_then(|()| exit(a, 7)));

@@ -144,7 +144,10 @@ pub(crate) fn finish(mut child: Child) -> Outcome {
         if started.elapsed() > LIMIT {
             child.kill().expect("cannot kill");
             let _status = child.wait();
-            panic!("it does not end; it said: {:?}", stderr.map(collect).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+            panic!(
+                "it does not end; it said: {:?}",
+                stderr.map(collect).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            );
         }
         thread::sleep(Duration::from_millis(2));
     };

@@ -12,8 +12,14 @@ pub(crate) enum Verdict {
     DeadlineExceeded,
     Interrupted,
     /// Vector 14, which alone has an address.
-    PageFault { address: u64, error_code: u64 },
-    Exception { vector: u64, error_code: u64 },
+    PageFault {
+        address: u64,
+        error_code: u64,
+    },
+    Exception {
+        vector: u64,
+        error_code: u64,
+    },
     OutOfMemory,
     BadRequest,
     BadOutput,
@@ -37,7 +43,9 @@ impl Verdict {
             Ending::DeadlineExceeded => Self::DeadlineExceeded,
             Ending::Interrupted => Self::Interrupted,
             Ending::GuestFault(fault) => match fault.as_ref() {
-                GuestFault::Exception(it) if it.vector == 14 => Self::PageFault { address: it.address, error_code: it.error_code },
+                GuestFault::Exception(it) if it.vector == 14 => {
+                    Self::PageFault { address: it.address, error_code: it.error_code }
+                }
                 GuestFault::Exception(it) => Self::Exception { vector: it.vector, error_code: it.error_code },
                 GuestFault::OutOfMemory(_) => Self::OutOfMemory,
                 GuestFault::BadRequest(_) => Self::BadRequest,

@@ -168,7 +168,9 @@ impl SharedBuffer {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// Guest RAM out of bounds.
-    #[error("{bytes} bytes of guest RAM are out of range: it must be {MIN_RAM_BYTES} to {MAX_RAM_BYTES} bytes (16 MiB to 60 GiB)")]
+    #[error(
+        "{bytes} bytes of guest RAM are out of range: it must be {MIN_RAM_BYTES} to {MAX_RAM_BYTES} bytes (16 MiB to 60 GiB)"
+    )]
     Ram {
         /// What was asked for.
         bytes: u64,

@@ -156,7 +156,8 @@ fn unblock_kick_signal_in_run(vcpu: &VcpuFd) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     vmm_sys_util::ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, kvm_bindings::KVMIO, 0x8b, u32);
 
-    let blocked = signal::get_blocked_signals().map_err(|error| io::Error::other(format!("cannot read the signal mask: {error:?}")))?;
+    let blocked =
+        signal::get_blocked_signals().map_err(|error| io::Error::other(format!("cannot read the signal mask: {error:?}")))?;
     let bit = |number: libc::c_int| u32::try_from(number - 1).map_or(0, |shift| 1u64.checked_shl(shift).unwrap_or(0));
     let set = blocked.into_iter().map(bit).fold(0, |set, bit| set | bit) & !bit(kick_signal());
     let [low, high] = [set & 0xffff_ffff, set >> 32].map(|half| u32::try_from(half).unwrap_or(0));

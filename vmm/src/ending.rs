@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use mote_abi::{hypercall::trap, layout::{PAGE_BYTES, STACK}};
+use mote_abi::{
+    hypercall::trap,
+    layout::{PAGE_BYTES, STACK},
+};
 use mote_machine::stub::Frame;
 use thiserror::Error;
 

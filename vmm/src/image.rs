@@ -124,6 +124,7 @@ impl KernelImage {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
         let plan = Plan::parse(bytes)?;
         let mapping = Mapping::anonymous("the kernel image", IMAGE.bytes())?;
+        mapping.use_small_pages(0, IMAGE.bytes());
         for segment in plan.segments.iter().filter(|segment| segment.bytes() >= HUGE_FROM_BYTES) {
             let bytes = segment.bytes().next_multiple_of(CHUNK_BYTES);
             mapping.use_huge_pages(segment.start - IMAGE.start, bytes.min(IMAGE.end - segment.start));
@@ -201,18 +202,27 @@ impl Plan {
             plan.add(segment.p_flags(LittleEndian), Segment { start, end, access: Access::UserRead }, contents, memory_bytes)
                 .map_err(refuse)?;
         }
-        let executable = |segment: &Segment| segment.access == Access::UserReadExecute && (segment.start..segment.end).contains(&plan.entry);
+        let executable =
+            |segment: &Segment| segment.access == Access::UserReadExecute && (segment.start..segment.end).contains(&plan.entry);
         if !plan.segments.iter().any(executable) {
             return Err(ImageError::Entry { entry: plan.entry });
         }
         Ok(plan)
     }
 
-    fn add(&mut self, flags: elf::ProgramFlags, segment: Segment, contents: &[u8], memory_bytes: u64) -> Result<(), &'static str> {
+    fn add(
+        &mut self,
+        flags: elf::ProgramFlags,
+        segment: Segment,
+        contents: &[u8],
+        memory_bytes: u64,
+    ) -> Result<(), &'static str> {
         let range = (segment.start, segment.bytes());
         match (flags.contains(elf::PF_W), flags.contains(elf::PF_X)) {
             (true, true) => return Err("is writable and executable"),
-            (true, false) if segment.start != KERNEL_DATA.start => return Err("is writable and not at the start of the data region"),
+            (true, false) if segment.start != KERNEL_DATA.start => {
+                return Err("is writable and not at the start of the data region");
+            }
             (true, false) if !KERNEL_DATA.contains_range(range.0, range.1) => return Err("does not fit into the data region"),
             (true, false) => {
                 self.data = contents.to_vec();
@@ -233,7 +243,8 @@ fn check_version(file: &ElfFile64<'_, LittleEndian>, bytes: &[u8]) -> Result<(),
     for segment in file.elf_program_headers() {
         let Some(mut notes) = segment.notes(LittleEndian, bytes).map_err(malformed)? else { continue };
         while let Some(note) = notes.next().map_err(malformed)? {
-            let ours = note.name() == NOTE_NAME.strip_suffix(b"\0").unwrap_or(&NOTE_NAME) && note.n_type(LittleEndian) == elf::NoteType(NOTE_TYPE_ABI);
+            let ours = note.name() == NOTE_NAME.strip_suffix(b"\0").unwrap_or(&NOTE_NAME)
+                && note.n_type(LittleEndian) == elf::NoteType(NOTE_TYPE_ABI);
             if let (true, Ok(version)) = (ours, note.desc().try_into()) {
                 return match u32::from_le_bytes(version) {
                     ABI_VERSION => Ok(()),

@@ -9,7 +9,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum KvmError {
     /// No device.
-    #[error("there is no /dev/kvm: load the module (modprobe kvm-intel or kvm-amd), or enable virtualization in the firmware or, inside a VM, nested virtualization")]
+    #[error(
+        "there is no /dev/kvm: load the module (modprobe kvm-intel or kvm-amd), or enable virtualization in the firmware or, inside a VM, nested virtualization"
+    )]
     Missing,
     /// The device cannot be opened by this user.
     #[error("no permission to open /dev/kvm: add yourself to its group (usermod -aG kvm $USER) and log in again")]

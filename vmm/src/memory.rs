@@ -60,8 +60,10 @@ impl Mapping {
         let mapped_bytes = used_bytes.checked_add(alignment).ok_or_else(|| error(io::ErrorKind::OutOfMemory.into()))?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address that the kernel chooses changes no memory that exists.
-        let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), mapped_bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
-        let start = NonNull::new(start.map_err(|errno| error(errno.into()))?.cast::<u8>()).ok_or_else(|| error(io::ErrorKind::OutOfMemory.into()))?;
+        let start =
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), mapped_bytes, ProtFlags::READ | ProtFlags::WRITE, flags) };
+        let start = NonNull::new(start.map_err(|errno| error(errno.into()))?.cast::<u8>())
+            .ok_or_else(|| error(io::ErrorKind::OutOfMemory.into()))?;
         let offset = start.as_ptr().align_offset(alignment);
         Ok(Self { start, mapped_bytes, offset, bytes: used_bytes })
     }
@@ -73,7 +75,8 @@ impl Mapping {
         // SAFETY: a new mapping at an address that the kernel chooses changes no memory that exists. No reference to
         // its contents is ever made, so that others may change the file.
         let start = unsafe { rustix::mm::mmap(ptr::null_mut(), used_bytes, ProtFlags::READ, MapFlags::PRIVATE, file.as_fd(), 0) };
-        let start = NonNull::new(start.map_err(|errno| error(errno.into()))?.cast::<u8>()).ok_or_else(|| error(io::ErrorKind::OutOfMemory.into()))?;
+        let start = NonNull::new(start.map_err(|errno| error(errno.into()))?.cast::<u8>())
+            .ok_or_else(|| error(io::ErrorKind::OutOfMemory.into()))?;
         Ok(Self { start, mapped_bytes: used_bytes, offset: 0, bytes: used_bytes })
     }
 
@@ -92,6 +95,11 @@ impl Mapping {
         self.advise(offset, bytes, Advice::LinuxHugepage);
     }
 
+    /// Keeps huge pages away from a part of which little is touched, on hosts that use them unasked.
+    pub(crate) fn use_small_pages(&self, offset: u64, bytes: u64) {
+        self.advise(offset, bytes, Advice::LinuxNoHugepage);
+    }
+
     /// Makes the pages of a part present, so that the guest's first touch of each costs less. Failing is no error.
     pub(crate) fn populate(&self, offset: u64, bytes: u64) {
         self.advise(offset, bytes, Advice::LinuxPopulateWrite);
@@ -99,7 +107,9 @@ impl Mapping {
 
     fn advise(&self, offset: u64, bytes: u64, advice: Advice) {
         let end = offset.checked_add(bytes);
-        if let (Some(_), Ok(offset), Ok(bytes)) = (end.filter(|end| *end <= self.bytes as u64), usize::try_from(offset), usize::try_from(bytes)) {
+        if let (Some(_), Ok(offset), Ok(bytes)) =
+            (end.filter(|end| *end <= self.bytes as u64), usize::try_from(offset), usize::try_from(bytes))
+        {
             let start = self.start.as_ptr().wrapping_add(self.offset + offset);
             // SAFETY: the range was checked to lie in this mapping, and neither advice changes its contents.
             let result = unsafe { rustix::mm::madvise(start.cast(), bytes, advice) };
@@ -147,6 +157,7 @@ impl GuestRam {
         let pool_bytes = ram_bytes.saturating_sub(BASE.bytes()) / CHUNK_BYTES * CHUNK_BYTES;
         let near_pool_bytes = pool_bytes.min(POOL_NEAR.bytes());
         let near = Mapping::anonymous("guest RAM", POOL_NEAR.start - BASE.start + near_pool_bytes)?;
+        near.use_small_pages(0, near.bytes());
         let mut regions = vec![near.region(BASE.start)?];
         let far = match pool_bytes - near_pool_bytes {
             0 => None,

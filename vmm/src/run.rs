@@ -66,7 +66,10 @@ impl Runner {
     pub(crate) fn run(mut self) -> Report {
         let started = Instant::now();
         let shared = self.housekeeping.clone();
-        let watch = Watch { deadline: self.deadline.and_then(|after| started.checked_add(after)), interrupt_on: self.interrupt_on.take() };
+        let watch = Watch {
+            deadline: self.deadline.and_then(|after| started.checked_add(after)),
+            interrupt_on: self.interrupt_on.take(),
+        };
         let keeper = thread::Builder::new().name("mote-housekeeping".into()).spawn(move || shared.keep(&watch));
         let ending = match &keeper {
             Ok(_) => self.enter_until_end(started),

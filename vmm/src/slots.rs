@@ -31,8 +31,11 @@ pub(crate) struct Slots {
 impl Slots {
     /// Adds the slots that every VM begins with. What is shared between VMs is read-only.
     pub(crate) fn add(vm: &VmFd, ram: &GuestRam, kernel: &KernelImage, module: &Module) -> Result<Self, kvm_ioctls::Error> {
-        let first: [(u64, &Mapping, u32); 3] =
-            [(BASE.start, &ram.near, 0), (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY), (MODULE.start, module.mapping(), KVM_MEM_READONLY)];
+        let first: [(u64, &Mapping, u32); 3] = [
+            (BASE.start, &ram.near, 0),
+            (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY),
+            (MODULE.start, module.mapping(), KVM_MEM_READONLY),
+        ];
         let mut slots = Self::new(ram);
         for (address, mapping, flags) in first {
             slots.add_one(vm, address, mapping, 0, mapping.bytes().next_multiple_of(PAGE_BYTES), flags)?;
@@ -78,7 +81,15 @@ impl Slots {
         (near_bytes + far_bytes) / CHUNK_BYTES
     }
 
-    fn add_one(&mut self, vm: &VmFd, address: u64, mapping: &Mapping, offset: u64, bytes: u64, flags: u32) -> Result<(), kvm_ioctls::Error> {
+    fn add_one(
+        &mut self,
+        vm: &VmFd,
+        address: u64,
+        mapping: &Mapping,
+        offset: u64,
+        bytes: u64,
+        flags: u32,
+    ) -> Result<(), kvm_ioctls::Error> {
         debug_assert!(offset + bytes <= mapping.bytes().next_multiple_of(PAGE_BYTES));
         let region = kvm_userspace_memory_region {
             slot: self.next_slot,

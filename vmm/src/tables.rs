@@ -57,7 +57,12 @@ pub(crate) const ROOT: u64 = PAGE_TABLES.start;
 
 impl Tables {
     /// Writes everything for a VM with this image and module.
-    pub(crate) fn build(memory: &GuestMemoryMmap, image: &KernelImage, module_bytes: u64, config_bytes: u64) -> Result<Self, TablesError> {
+    pub(crate) fn build(
+        memory: &GuestMemoryMmap,
+        image: &KernelImage,
+        module_bytes: u64,
+        config_bytes: u64,
+    ) -> Result<Self, TablesError> {
         write_descriptors(memory)?;
         let mut tables = Self { next_table: ROOT + PAGE_BYTES };
         let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
@@ -126,7 +131,12 @@ impl Tables {
     /// Large pages for the whole chunks of the module, small ones for the rest.
     fn map_module(&mut self, memory: &GuestMemoryMmap, module_bytes: u64) -> Result<(), TablesError> {
         let whole = module_bytes / CHUNK_BYTES * CHUNK_BYTES;
-        let mapping = paging::Mapping { virtual_address: MODULE.start, physical_address: MODULE.start, bytes: whole, access: Access::UserRead };
+        let mapping = paging::Mapping {
+            virtual_address: MODULE.start,
+            physical_address: MODULE.start,
+            bytes: whole,
+            access: Access::UserRead,
+        };
         paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?;
         let rest = (module_bytes - whole).next_multiple_of(PAGE_BYTES);
         self.pages(memory, MODULE.start + whole, rest, Access::UserRead)

@@ -87,7 +87,8 @@ impl Vm {
         let strings = config.strings()?;
         let ram = GuestRam::new(config.limits.ram_bytes)?;
         let machine = |error: &dyn std::fmt::Display| VmError::Machine(error.to_string());
-        let tables = Tables::build(ram.memory(), kernel, module.bytes(), strings.bytes.len() as u64).map_err(|error| machine(&error))?;
+        let tables =
+            Tables::build(ram.memory(), kernel, module.bytes(), strings.bytes.len() as u64).map_err(|error| machine(&error))?;
         ram.memory().write_slice(kernel.data(), GuestAddress(KERNEL_DATA.start)).map_err(|error| machine(&error))?;
         ram.memory().write_slice(&strings.bytes, GuestAddress(CONFIG.start)).map_err(|error| machine(&error))?;
         ram.warm(module.bytes());

@@ -34,9 +34,8 @@ impl LargeSlots {
         }
         // A slot that needs the least new RAM, and of these the one that leaves the least RAM unused.
         let free = self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.bytes == 0);
-        let (index, slot) = free.min_by_key(|(_, slot)| {
-            (bytes.saturating_sub(slot.most_bytes), slot.most_bytes.saturating_sub(bytes))
-        })?;
+        let (index, slot) =
+            free.min_by_key(|(_, slot)| (bytes.saturating_sub(slot.most_bytes), slot.most_bytes.saturating_sub(bytes)))?;
         slot.bytes = bytes;
         slot.most_bytes = slot.most_bytes.max(bytes);
         Some(LARGE.start + index as u64 * LARGE_SLOT_BYTES)

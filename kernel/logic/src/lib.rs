@@ -4,12 +4,15 @@
 
 #![no_std]
 #![forbid(unsafe_code)]
-#![allow(clippy::cast_possible_truncation, reason = "x86-64 only, where usize has 64 bits; narrower casts are of small constants")]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "x86-64 only, where usize has 64 bits; narrower casts are of small constants"
+)]
 
 extern crate alloc;
 
+pub mod fd;
 pub mod large;
 pub mod medium;
-pub mod fd;
 pub mod number;
 pub mod poll;

@@ -12,9 +12,7 @@ use crate::{console, guest::Strings, report::Ending, wasi::Wasi};
 /// Calls `_start`, as a WASI command has it.
 pub(crate) fn command(store: &mut Store<Wasi>, instance: Instance) -> Ending {
     let Some(start) = instance.get_func(&*store, "_start") else {
-        return Ending::cannot_run(String::from(
-            "it exports no function `_start`; name the function to call with --invoke",
-        ));
+        return Ending::cannot_run(String::from("it exports no function `_start`; name the function to call with --invoke"));
     };
     match start.typed::<(), ()>(&*store) {
         Ok(start) => match start.call(&mut *store, ()) {
@@ -70,9 +68,7 @@ fn parse_arguments(store: &Store<Wasi>, function: Func, name: &str, arguments: S
         .enumerate()
         .map(|(index, (ty, text))| {
             let text = core::str::from_utf8(text).unwrap_or("\u{fffd}");
-            parse(*ty, text).map_err(|reason| {
-                format!("argument {} of `{name}`: {text:?} {reason} {}", index + 1, Types(&[*ty]))
-            })
+            parse(*ty, text).map_err(|reason| format!("argument {} of `{name}`: {text:?} {reason} {}", index + 1, Types(&[*ty])))
         })
         .collect()
 }

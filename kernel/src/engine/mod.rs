@@ -86,11 +86,9 @@ fn instantiation_ending(error: &Error, store: &Store<Wasi>) -> Ending {
         return Ending::cannot_run(denied);
     }
     match error.kind() {
-        ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => Ending {
-            kind: exit_kind::TRAPPED,
-            code: trap::TABLE_OUT_OF_BOUNDS,
-            ..Ending::default()
-        },
+        ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => {
+            Ending { kind: exit_kind::TRAPPED, code: trap::TABLE_OUT_OF_BOUNDS, ..Ending::default() }
+        }
         ErrorKind::Memory(_) | ErrorKind::Table(_) | ErrorKind::Linker(_) if error.as_trap_code().is_none() => {
             Ending::cannot_run(format!("{error}"))
         }

@@ -13,8 +13,8 @@ use core::arch::{
 /// From here on the string instructions win over 16-byte steps.
 const STRING_BYTES: usize = 256;
 
-/// From here on zeros are not written over memory that is still untouched: one page of WebAssembly.
-const LAZY_BYTES: usize = 64 << 10;
+/// From here on zeros are not written over memory that is still untouched: half a page of WebAssembly.
+const LAZY_BYTES: usize = 32 << 10;
 
 /// C standard, 7.24.2.1.
 #[unsafe(no_mangle)]
@@ -25,7 +25,9 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, bytes: usize) -> *mut 
         match bytes {
             ..=32 => copy_short(to, from, bytes),
             33..STRING_BYTES => copy_steps(to, from, bytes),
-            STRING_BYTES.. => asm!("rep movsb", inout("rcx") bytes => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags)),
+            STRING_BYTES.. => {
+                asm!("rep movsb", inout("rcx") bytes => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags))
+            }
         }
     }
     to
@@ -88,7 +90,9 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, bytes: usize) -> *mut u8 {
                 }
                 store(to.add(bytes - 16), wide);
             }
-            LAZY_BYTES.. if value == 0 => super::untouched::for_each_touched(to as u64, bytes as u64, |start, bytes| fill(start as *mut u8, 0, bytes as usize)),
+            LAZY_BYTES.. if value == 0 => super::untouched::for_each_touched(to as u64, bytes as u64, |start, bytes| {
+                fill(start as *mut u8, 0, bytes as usize)
+            }),
             _ => fill(to, value, bytes),
         }
     }
@@ -100,7 +104,9 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, bytes: usize) -> *mut u8 {
 /// The caller may write `bytes` bytes at `to`.
 unsafe fn fill(to: *mut u8, value: u8, bytes: usize) {
     // SAFETY: by the contract of this function.
-    unsafe { asm!("rep stosb", inout("rcx") bytes => _, inout("rdi") to => _, in("al") value, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!("rep stosb", inout("rcx") bytes => _, inout("rdi") to => _, in("al") value, options(nostack, preserves_flags))
+    };
 }
 
 /// C standard, 7.24.4.1.

@@ -124,8 +124,11 @@ fn event(subscription: &Subscription, state: &State, stdin: WaitResult) -> Optio
     let event = Event { userdata: subscription.userdata, errno: 0, kind, available_bytes: 0, hangup: false };
     match *state {
         State::At(..) => (timeout_ns(state) == 0).then_some(event),
-        State::Stdin => (stdin.ready & interest::STDIN != 0)
-            .then_some(Event { available_bytes: stdin.readable_bytes, hangup: stdin.hangup != 0, ..event }),
+        State::Stdin => (stdin.ready & interest::STDIN != 0).then_some(Event {
+            available_bytes: stdin.readable_bytes,
+            hangup: stdin.hangup != 0,
+            ..event
+        }),
         State::Done { errno, available_bytes } => {
             Some(Event { errno: errno.map_or(0, |errno| errno as u16), available_bytes, ..event })
         }

@@ -18,7 +18,14 @@ pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(unusable(&error)),
     }
     println!("huge pages         {}", huge_pages());
-    println!("time-stamp counter {}", if cpu_flag("nonstop_tsc") { "invariant: clocks cost no exit" } else { "not invariant: each clock reading costs an exit" });
+    println!(
+        "time-stamp counter {}",
+        if cpu_flag("nonstop_tsc") {
+            "invariant: clocks cost no exit"
+        } else {
+            "not invariant: each clock reading costs an exit"
+        }
+    );
     let kernel = KernelImage::embedded()?;
     let module = Module::from_bytes("trial".as_ref(), TRIAL.into())?;
     Ok(match trial(&kernel, &module) {
@@ -59,7 +66,8 @@ fn cpu_flag(name: &str) -> bool {
 
 fn processor() -> String {
     let info = cpu_info();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")).map(|line| line.trim_start_matches(['\t', ' ', ':']));
+    let model =
+        info.lines().find_map(|line| line.strip_prefix("model name")).map(|line| line.trim_start_matches(['\t', ' ', ':']));
     model.unwrap_or("unknown").to_owned()
 }
 

@@ -1,11 +1,6 @@
 //! `mote inspect`: what a module has and lacks. The one place where the host parses module bytes.
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write,
-    path::Path,
-    process::ExitCode,
-};
+use std::{collections::BTreeSet, fmt::Write, path::Path, process::ExitCode};
 
 use mote_vmm::inspect::{Import, Inspection, inspect as parse};
 
@@ -36,8 +31,17 @@ fn describe(inspection: &Inspection) -> String {
         }
     };
     let mark = |import: &Import| if import.is_known { "" } else { "   <- not there" };
-    section("imports", &mut inspection.imports.iter().map(|import| format!("{} {}::{} {}{}", import.kind, import.module, import.name, import.ty, mark(import))));
-    section("exports", &mut inspection.exports.iter().map(|export| format!("{} {} {}", export.kind, export.name, export.ty).trim_end().into()));
+    section(
+        "imports",
+        &mut inspection
+            .imports
+            .iter()
+            .map(|import| format!("{} {}::{} {}{}", import.kind, import.module, import.name, import.ty, mark(import))),
+    );
+    section(
+        "exports",
+        &mut inspection.exports.iter().map(|export| format!("{} {} {}", export.kind, export.name, export.ty).trim_end().into()),
+    );
     section("memories", &mut inspection.memories.iter().cloned());
     let obstacles: BTreeSet<&String> = inspection.obstacles.iter().collect();
     if obstacles.is_empty() {

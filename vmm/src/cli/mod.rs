@@ -125,7 +125,9 @@ enum LogArg {
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {
-    text.parse::<bytesize::ByteSize>().map(|size| size.as_u64()).map_err(|error| format!("{error}; give a size as 256MiB or 2GiB"))
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| size.as_u64())
+        .map_err(|error| format!("{error}; give a size as 256MiB or 2GiB"))
 }
 
 /// Parses the command line and does what it says.

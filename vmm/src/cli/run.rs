@@ -58,7 +58,9 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 /// Runs the module; the exit status of the process.
 pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
     timeline.command_line = timeline.main.elapsed();
-    let (name, format) = (arguments.module.display().to_string(), arguments.stats);
+    // A message is one line, whatever the file's name is.
+    let name = arguments.module.display().to_string().replace(char::is_control, "\u{fffd}");
+    let format = arguments.stats;
     match execute(arguments, &mut timeline) {
         Ok(report) => {
             let (code, message) = judge(&report.ending);
@@ -104,7 +106,11 @@ fn explain(error: VmError) -> anyhow::Error {
 }
 
 fn load_module(path: &Path) -> Result<Arc<Module>, ModuleError> {
-    if path == Path::new("-") { Module::from_reader("standard input".as_ref(), io::stdin().lock()) } else { Module::from_file(path) }
+    if path == Path::new("-") {
+        Module::from_reader("standard input".as_ref(), io::stdin().lock())
+    } else {
+        Module::from_file(path)
+    }
 }
 
 fn config(arguments: RunArgs) -> anyhow::Result<Config> {
@@ -139,7 +145,7 @@ fn duplicate(stream: impl AsFd) -> anyhow::Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned().context("cannot duplicate a standard stream")
 }
 
-/// `NAME=VALUE`, or `NAME` for the value that this process has; a name that it lacks is left out.
+/// `NAME=VALUE`, or `NAME` for the value that this process has.
 fn environment_variable(text: &str) -> anyhow::Result<(String, String)> {
     match text.split_once('=') {
         Some((name, value)) => Ok((name.into(), value.into())),

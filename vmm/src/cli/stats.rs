@@ -80,7 +80,10 @@ pub(crate) fn json(timeline: &Timeline, report: &Report, exit_status: u8) -> Str
     let microseconds = |duration: Duration| duration.as_secs_f64() * 1e6;
     let object = Json {
         exit_status,
-        phases_us: phases(timeline, &stats.phases).map(|(name, duration)| (name.into(), microseconds(duration).into())).into_iter().collect(),
+        phases_us: phases(timeline, &stats.phases)
+            .map(|(name, duration)| (name.into(), microseconds(duration).into()))
+            .into_iter()
+            .collect(),
         total_us: microseconds(timeline.total()),
         exits: exits(&stats.exits).map(|(name, count)| (name.into(), count.into())).into_iter().collect(),
         exits_total: stats.exits.total(),
