@@ -1,6 +1,6 @@
 //! Four-level page tables (AMD64 Architecture Programmer's Manual, volume 2, section 5.3).
 //!
-//! [`map`] only ever adds: an entry that is present is never changed, as shadow paging may go on using what it saw. The
+//! Mapping only ever adds: an entry that is present is never changed, as shadow paging may go on using what it saw. The
 //! rights are an enumeration in which nothing is writable and executable.
 
 use core::fmt;
