@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "bad_input/extremes.rs"]
-mod extremes;
-#[path = "bad_input/hosts.rs"]
-mod hosts;
+mod wrong {
+    mod extremes;
+    mod hosts;
+}
 mod support {
     pub(crate) mod command;
     pub(crate) mod kvm;
@@ -101,7 +101,11 @@ fn what_the_specification_forbids_is_refused() {
         ("unknown section", module(&[section(99, &[])]), "section"),
         ("unknown type", module(&[nothing(), functions(&[7]), code(&[body(&[], &[])])]), "unknown type"),
         ("function without code", module(&[nothing(), functions(&[0])]), "inconsistent lengths"),
-        ("same export twice", module(&[nothing(), functions(&[0]), exports(&[("_start", 0), ("_start", 0)]), code(&[body(&[], &[])])]), "duplicate export"),
+        (
+            "same export twice",
+            module(&[nothing(), functions(&[0]), exports(&[("_start", 0), ("_start", 0)]), code(&[body(&[], &[])])]),
+            "duplicate export",
+        ),
         ("number too long", module(&[[vec![1], vec![0xff; 9]].concat()]), "invalid"),
         ("name not UTF-8", module(&[section(7, &[&[1][..], &sized(b"\xff\xfe"), &[0, 0]].concat())]), "UTF-8"),
     ];
@@ -140,7 +144,9 @@ fn imports_that_are_not_there_are_all_named() {
     }
     let many: String = (0..50).map(|index| format!(r#"(import "env" "f{index}" (func))"#)).collect();
     let rejected = |fields: &str| run_module(&[], format!(r#"(module {fields} (func (export "_start")))"#));
-    let outcome = rejected(r#"(import "env" "m" (memory 1)) (import "a" "t" (table 1 funcref)) (import "b" "g" (global i32)) (import "c" "f" (func))"#);
+    let outcome = rejected(
+        r#"(import "env" "m" (memory 1)) (import "a" "t" (table 1 funcref)) (import "b" "g" (global i32)) (import "c" "f" (func))"#,
+    );
     let outcome = outcome.complains(REJECTED, "memory env::m").complains(REJECTED, "table a::t");
     outcome.complains(REJECTED, "global b::g").complains(REJECTED, "function c::f");
     rejected(&many).complains(REJECTED, "env::f0, ").complains(REJECTED, " more");
@@ -211,7 +217,10 @@ fn every_trap_has_the_name_of_the_specification() {
         ("(table.init $t $e (i32.const 2) (i32.const 0) (i32.const 1))", "out of bounds table access"),
         ("(table.copy (i32.const 0) (i32.const 1) (i32.const 2))", "out of bounds table access"),
         ("(call_indirect $t (type $nothing) (i32.const 0))", "uninitialized element"),
-        ("(table.set $t (i32.const 0) (ref.func $f)) (call_indirect $t (type $nothing) (i32.const 0))", "indirect call type mismatch"),
+        (
+            "(table.set $t (i32.const 0) (ref.func $f)) (call_indirect $t (type $nothing) (i32.const 0))",
+            "indirect call type mismatch",
+        ),
         ("(drop (i32.div_s (i32.const 1) (i32.const 0)))", "integer divide by zero"),
         ("(drop (i64.rem_u (i64.const 1) (i64.const 0)))", "integer divide by zero"),
         ("(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))", "integer overflow"),

@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-#[path = "payloads/streams.rs"]
-mod streams;
+mod running {
+    mod streams;
+}
 mod support {
     pub(crate) mod command;
     pub(crate) mod kvm;
@@ -14,12 +15,15 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use serde_json::Value;
 use support::{
-    command::{mote, payload, run, run_module, run_payload, run_with_input, payload_line},
+    command::{mote, payload, payload_line, run, run_module, run_payload, run_with_input},
     kvm,
 };
 
+type Options = &'static [&'static str];
+type Arguments = &'static [&'static str];
+
 /// Modules that need nothing: options, file, arguments, status, standard output.
-const PLAIN: [(&[&str], &str, &[&str], i32, &str); 21] = [
+const PLAIN: [(Options, &str, Arguments, i32, &str); 21] = [
     (&[], "hello.wat", &[], 0, "Hello from a micro VM!\n"),
     (&[], "hello-c.wasm", &[], 0, "Hello from C in a micro VM!\n"),
     (&[], "hello-rs.wasm", &[], 0, "Hello from Rust in a micro VM!\n"),
@@ -55,7 +59,7 @@ fn modules_end_with_their_status_and_output() {
 }
 
 /// Modules that trap: options, file, arguments, standard output, what is said.
-const TRAPS: [(&[&str], &str, &[&str], &str, &str); 12] = [
+const TRAPS: [(Options, &str, Arguments, &str, &str); 12] = [
     (&[], "unreachable.wat", &[], "", "unreachable, in a call of `_start`"),
     (&[], "div-zero.wat", &[], "", "integer divide by zero, in a call of `_start`"),
     (&[], "int-overflow.wat", &[], "", "integer overflow, in a call of `_start`"),
@@ -66,8 +70,20 @@ const TRAPS: [(&[&str], &str, &[&str], &str, &str); 12] = [
     (&[], "table-oob.wat", &[], "", "out of bounds table access, in a call of `_start`"),
     (&[], "recurse.wat", &[], "", "call stack exhausted, in a call of `_start`"),
     (&[], "start-trap.wat", &[], "", "unreachable, while the module was instantiated"),
-    (&[], "trap-after-print.wat", &[], "printed before the trap\n", "unreachable, in a call of `_start`; the last call to the host was fd_write(1, 0, 1, 8)"),
-    (&["--fuel", "100000"], "print-then-spin.wat", &[], "before the loop\n", "all fuel consumed, in a call of `_start`; the last call to the host was fd_write("),
+    (
+        &[],
+        "trap-after-print.wat",
+        &[],
+        "printed before the trap\n",
+        "unreachable, in a call of `_start`; the last call to the host was fd_write(1, 0, 1, 8)",
+    ),
+    (
+        &["--fuel", "100000"],
+        "print-then-spin.wat",
+        &[],
+        "before the loop\n",
+        "all fuel consumed, in a call of `_start`; the last call to the host was fd_write(",
+    ),
     (&["--invoke", "div"], "add.wat", &["7", "0"], "", "integer divide by zero, in a call of `div`"),
 ];
 
@@ -123,7 +139,8 @@ fn only_the_environment_that_was_given_arrives() {
         let mut command = mote(payload_line(options, "env.wat", &[]));
         support::command::finish(command.env("INHERITED", "from the host = yes").env_remove("ABSENT").spawn().unwrap())
     };
-    run(&["--env", "INHERITED", "--env", "EMPTY=", "--env", "EQUALS=a=b"]).expect_output("INHERITED=from the host = yes\nEMPTY=\nEQUALS=a=b\n");
+    run(&["--env", "INHERITED", "--env", "EMPTY=", "--env", "EQUALS=a=b"])
+        .expect_output("INHERITED=from the host = yes\nEMPTY=\nEQUALS=a=b\n");
     run(&["--env", "ABSENT"]).complains(125, "ABSENT");
     run(&["--env", "=value"]).complains(125, "environment variable name \"\"");
 }
@@ -178,8 +195,10 @@ fn functions_take_and_give_all_number_types() {
         return;
     }
     let types = "i32 i64 f32 f64 v128";
-    let echo = format!(r#"(module (func (export "echo") (param {types}) (result {types})
-        (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4)))"#);
+    let echo = format!(
+        r#"(module (func (export "echo") (param {types}) (result {types})
+        (local.get 0) (local.get 1) (local.get 2) (local.get 3) (local.get 4)))"#
+    );
     let file = support::command::module_file(&echo);
     let call = |arguments: [&str; 5]| {
         let line = ["run", "--invoke", "echo"].into_iter().map(String::from).chain([file.path().display().to_string()]);
@@ -191,7 +210,8 @@ fn functions_take_and_give_all_number_types() {
     call(["0", "0", "-0", "-inf", "1"]).expect_output("0\n0\n-0\n-inf\n1\n");
     let takes_reference = r#"(module (func (export "f") (param externref)))"#;
     let file = support::command::module_file(takes_reference);
-    run([Path::new("run"), Path::new("--invoke"), Path::new("f"), file.path(), Path::new("0")]).complains(126, "cannot be given on a command line");
+    run([Path::new("run"), Path::new("--invoke"), Path::new("f"), file.path(), Path::new("0")])
+        .complains(126, "cannot be given on a command line");
 }
 
 #[test]
@@ -239,9 +259,10 @@ fn growing_costs_what_is_touched() {
     }
     const RAM_BYTES: u64 = 256 << 20;
     const SLACK_BYTES: u64 = 2 << 20;
-    let pages_of = |percent: u64| RAM_BYTES * percent / 100 >> 16;
+    let pages_of = |percent: u64| (RAM_BYTES * percent / 100) >> 16;
     let grow_to = |pages: u64| {
-        let stats = |_| run_payload(&["--memory", "256MiB", "--stats=json"], "grow-to.wat", &[&pages.to_string()]).expect(0).stats();
+        let stats =
+            |_| run_payload(&["--memory", "256MiB", "--stats=json"], "grow-to.wat", &[&pages.to_string()]).expect(0).stats();
         // The machine may do other things as well: the quickest of three counts.
         (0..3).map(stats).min_by(|a, b| run_us(a).total_cmp(&run_us(b))).unwrap()
     };

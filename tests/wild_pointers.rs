@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "arguments are bit patterns")]
 
-#[path = "wild_pointers/errnos.rs"]
-mod errnos;
+mod wasi {
+    mod errnos;
+}
 mod support {
     pub(crate) mod command;
     pub(crate) mod kvm;
@@ -22,8 +23,28 @@ use wasmparser::{FuncType, Parser, Payload, TypeRef, ValType};
 /// The largest errno (witx: `notcapable`).
 const MAX_ERRNO: u32 = 76;
 /// Numbers at which pointers, lengths and descriptors change their meaning; memory ends at 65536.
-const EXTREMES: [i64; 20] =
-    [0, 1, 2, 3, 4, 8, 48, 64, 4096, 65_504, 65_520, 65_528, 65_532, 65_535, 65_536, 0x1000_0000, 0x7fff_ffff, 0x8000_0000, 0xffff_fff8, -1];
+const EXTREMES: [i64; 20] = [
+    0,
+    1,
+    2,
+    3,
+    4,
+    8,
+    48,
+    64,
+    4096,
+    65_504,
+    65_520,
+    65_528,
+    65_532,
+    65_535,
+    65_536,
+    0x1000_0000,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_fff8,
+    -1,
+];
 /// Their 64-bit companions.
 const LONG_EXTREMES: [i64; 6] = [i64::MIN, i64::MAX, 1 << 32, -2, 1_000_000_000, 0x7fff_ffff_ffff_fff0];
 

@@ -1,8 +1,9 @@
 //! What the kernel finds when it is entered.
 //!
 //! Entry state: 64-bit mode, ring 3, interrupts off, direction flag clear, `rip` at the ELF entry, `rsp` at the end of
-//! [`crate::layout::STACK`], all other registers zero. [`BootInfo`] lies at [`crate::layout::BOOT_INFO`], read-only for
-//! the kernel. The kernel takes processor features and clock rate from it and never executes `cpuid`.
+//! [`crate::layout::STACK`], `rdi` the address of the boot information, other general registers zero. [`BootInfo`] lies
+//! at [`crate::layout::BOOT_INFO`], read-only for the kernel. The kernel takes processor features and clock rate from it
+//! and never executes `cpuid`.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

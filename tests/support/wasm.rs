@@ -74,10 +74,5 @@ pub(crate) fn body(locals: &[(u64, u8)], instructions: &[u8]) -> Vec<u8> {
 
 /// A module whose `_start` has these locals and instructions.
 pub(crate) fn start(locals: &[(u64, u8)], instructions: &[u8]) -> Vec<u8> {
-    module(&[
-        types(&[function_type(&[], &[])]),
-        functions(&[0]),
-        exports(&[("_start", 0)]),
-        code(&[body(locals, instructions)]),
-    ])
+    module(&[types(&[function_type(&[], &[])]), functions(&[0]), exports(&[("_start", 0)]), code(&[body(locals, instructions)])])
 }

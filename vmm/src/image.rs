@@ -4,8 +4,8 @@
 //! beyond the end of the file, an entry that is not in executable memory.
 
 use std::{
-    fs,
-    io::Cursor,
+    fs::File,
+    io::{Cursor, Read},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -98,6 +98,8 @@ pub struct KernelImage {
     entry: u64,
 }
 
+/// How much of a file is read: an image with all its symbols is far smaller.
+const MAX_FILE_BYTES: u64 = 256 << 20;
 /// From this size on a segment gets huge pages: clearing one costs less than so many faults.
 const HUGE_FROM_BYTES: u64 = 1 << 20;
 
@@ -116,7 +118,9 @@ impl KernelImage {
 
     /// A kernel from a file.
     pub fn from_file(path: &Path) -> Result<Arc<Self>, ImageError> {
-        let bytes = fs::read(path).map_err(|source| ImageError::Read { path: path.into(), source })?;
+        let read_error = |source| ImageError::Read { path: path.into(), source };
+        let mut bytes = Vec::new();
+        File::open(path).map_err(read_error)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(read_error)?;
         Self::from_bytes(&bytes).map(Arc::new)
     }
 

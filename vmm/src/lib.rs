@@ -41,7 +41,7 @@ mod vm;
 
 pub use config::{Config, ConfigError, Entry, Input, Limits, LogLevel, Output, SharedBuffer};
 pub use control::InterruptHandle;
-pub use ending::{Ending, GuestFault, HostFailure, Rejection, Trap, TrapKind};
+pub use ending::{Ending, Exception, GuestFault, HostFailure, Rejection, Trap, TrapKind};
 pub use image::{ImageError, KernelImage};
 pub use kvm::{KvmError, open as open_kvm};
 pub use memory::MemoryError;

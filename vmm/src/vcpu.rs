@@ -82,6 +82,7 @@ fn special_registers(initial: kvm_sregs) -> kvm_sregs {
         gs: data,
         ss: data,
         tr: task,
+        ldt: kvm_segment { unusable: 1, ..kvm_segment::default() },
         gdt: kvm_dtable { base: GDT.start, limit: descriptor::GDT_LIMIT, ..kvm_dtable::default() },
         idt: kvm_dtable { base: IDT.start, limit: descriptor::IDT_LIMIT, ..kvm_dtable::default() },
         cr0: control_register::CR0,

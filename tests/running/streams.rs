@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
-    os::fd::OwnedFd,
     process::{Child, Stdio},
     time::{Duration, Instant},
 };
@@ -62,7 +61,10 @@ fn no_output_is_lost_by_a_signal_or_a_deadline() {
     }
     let started = Instant::now();
     let outcome = run_payload(&["--timeout", "200ms"], "print-then-spin.wat", &[]);
-    assert_eq!(outcome.complains(124, "print-then-spin.wat: stopped: the deadline of --timeout passed").text(), "before the loop\n");
+    assert_eq!(
+        outcome.complains(124, "print-then-spin.wat: stopped: the deadline of --timeout passed").text(),
+        "before the loop\n"
+    );
     assert!((Duration::from_millis(200)..Duration::from_secs(5)).contains(&started.elapsed()), "{:?}", started.elapsed());
 }
 
@@ -117,7 +119,7 @@ fn an_unread_full_pipe_does_not_keep_a_run_alive() {
         return;
     }
     let (reader, writer) = rustix::pipe::pipe().unwrap();
-    let child = mote(payload_line(&["--timeout", "300ms"], "flood.wat", &[])).stdout(OwnedFd::from(writer)).spawn().unwrap();
+    let child = mote(payload_line(&["--timeout", "300ms"], "flood.wat", &[])).stdout(writer).spawn().unwrap();
     let started = Instant::now();
     finish(child).expect(124);
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());

@@ -91,7 +91,8 @@ fn branch_tables_can_be_large() {
         return;
     }
     for targets in [1000usize, 100_000] {
-        let table = [&[BLOCK, EMPTY_TYPE, I32_CONST, 5, BR_TABLE][..], &leb(targets as u64), &vec![0; targets + 1], &[END]].concat();
+        let table =
+            [&[BLOCK, EMPTY_TYPE, I32_CONST, 5, BR_TABLE][..], &leb(targets as u64), &vec![0; targets + 1], &[END]].concat();
         runs_or_is_refused(&start(&[], &table));
     }
 }

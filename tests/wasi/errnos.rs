@@ -1,7 +1,7 @@
 //! Wrong arguments one by one, with the errno that each must give.
 
 use crate::support::{
-    command::{Outcome, finish, mote, module_file, run_module, run_with_input},
+    command::{Outcome, finish, module_file, mote, run_module, run_with_input},
     kvm,
 };
 
@@ -67,10 +67,22 @@ fn wrong_arguments_give_the_right_errno() {
         ("(call $fd_write (i32.const 1) (i32.const 0) (i32.const 0x20000000) (i32.const 8))", FAULT),
         ("(call $fd_write (i32.const 1) (i32.const 0) (i32.const -1) (i32.const 8))", FAULT),
         // A vector that points behind the memory.
-        ("(call $vector (i32.const 0) (i32.const 65530) (i32.const 7)) (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))", FAULT),
-        ("(call $vector (i32.const 0) (i32.const -1) (i32.const 2)) (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))", FAULT),
-        ("(call $vector (i32.const 0) (i32.const 1) (i32.const -1)) (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))", FAULT),
-        ("(call $vector (i32.const 0) (i32.const 65536) (i32.const 0)) (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))", 0),
+        (
+            "(call $vector (i32.const 0) (i32.const 65530) (i32.const 7)) (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))",
+            FAULT,
+        ),
+        (
+            "(call $vector (i32.const 0) (i32.const -1) (i32.const 2)) (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))",
+            FAULT,
+        ),
+        (
+            "(call $vector (i32.const 0) (i32.const 1) (i32.const -1)) (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))",
+            FAULT,
+        ),
+        (
+            "(call $vector (i32.const 0) (i32.const 65536) (i32.const 0)) (call $fd_write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))",
+            0,
+        ),
         ("(call $fd_write (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 8))", 0),
         ("(call $fd_write (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 65533))", FAULT),
         ("(call $fd_write (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 8))", BADF),
@@ -100,8 +112,14 @@ fn wrong_arguments_give_the_right_errno() {
         ("(call $fd_filestat_get (i32.const 0) (i32.const 65473))", FAULT),
         ("(call $fd_fdstat_get (i32.const 3) (i32.const 0))", BADF),
         ("(call $fd_prestat_get (i32.const 3) (i32.const 0))", BADF),
-        ("(call $path_open (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 0))", NOTDIR),
-        ("(call $path_open (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 0))", BADF),
+        (
+            "(call $path_open (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 0))",
+            NOTDIR,
+        ),
+        (
+            "(call $path_open (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 0))",
+            BADF,
+        ),
         ("(call $sock_recv (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))", NOTSOCK),
         ("(call $sock_recv (i32.const 9) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))", BADF),
         ("(call $proc_raise (i32.const 9))", NOTSUP),
@@ -111,7 +129,10 @@ fn wrong_arguments_give_the_right_errno() {
         ("(call $poll_oneoff (i32.const 0) (i32.const 512) (i32.const 1) (i32.const 65533))", FAULT),
         ("(call $poll_oneoff (i32.const 0) (i32.const 512) (i32.const 0x10000000) (i32.const 8))", FAULT),
         // A subscription to something that there is not.
-        ("(i32.store8 (i32.const 8) (i32.const 3)) (call $poll_oneoff (i32.const 0) (i32.const 512) (i32.const 1) (i32.const 8))", INVAL),
+        (
+            "(i32.store8 (i32.const 8) (i32.const 3)) (call $poll_oneoff (i32.const 0) (i32.const 512) (i32.const 1) (i32.const 8))",
+            INVAL,
+        ),
     ];
     for (instructions, errno) in cases {
         let outcome = exit(instructions);
@@ -135,7 +156,8 @@ fn vectors_may_overlap_and_repeat() {
     if !kvm::usable() {
         return;
     }
-    let three = "(call $vector (i32.const 0) (i32.const 256) (i32.const 6)) (call $vector (i32.const 8) (i32.const 258) (i32.const 0))
+    let three =
+        "(call $vector (i32.const 0) (i32.const 256) (i32.const 6)) (call $vector (i32.const 8) (i32.const 258) (i32.const 0))
         (call $vector (i32.const 16) (i32.const 256) (i32.const 6)) (call $vector (i32.const 24) (i32.const 260) (i32.const 2))
         (call $fd_write (i32.const 1) (i32.const 0) (i32.const 4) (i32.const 48)) (i32.load (i32.const 48)) (i32.add)";
     let outcome = exit(three).expect(14);
