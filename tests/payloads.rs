@@ -141,8 +141,8 @@ fn only_the_environment_that_was_given_arrives() {
     };
     run(&["--env", "INHERITED", "--env", "EMPTY=", "--env", "EQUALS=a=b"])
         .expect_output("INHERITED=from the host = yes\nEMPTY=\nEQUALS=a=b\n");
-    run(&["--env", "ABSENT"]).complains(125, "ABSENT");
-    run(&["--env", "=value"]).complains(125, "environment variable name \"\"");
+    run(&["--env", "ABSENT"]).expect_output("");
+    run(&["--env", "=value"]).complains(2, "environment variable name \"\"");
 }
 
 #[test]

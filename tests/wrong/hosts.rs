@@ -17,6 +17,7 @@ use crate::support::{
 
 /// Host or VM failed.
 const FAILURE: i32 = 125;
+const USAGE: i32 = 2;
 
 #[test]
 fn output_that_cannot_be_written_is_a_failure() {
@@ -45,7 +46,7 @@ fn senseless_sizes_are_refused() {
         return;
     }
     for size in ["0", "1MiB", "15MiB", "61GiB", "1000000TiB"] {
-        run_payload(&["--memory", size], "hello.wat", &[]).complains(FAILURE, "16 MiB to 60 GiB");
+        run_payload(&["--memory", size], "hello.wat", &[]).complains(USAGE, "16 MiB to 60 GiB");
     }
     for size in ["16MiB", "17MiB", "33333333", "60GiB"] {
         run_payload(&["--memory", size], "hello.wat", &[]).expect(0);
@@ -54,7 +55,7 @@ fn senseless_sizes_are_refused() {
         ("--memory", ["", "x", "-1", "12XB"]),
         ("--max-wasm-memory", ["", "much", "-5MiB", "1 2"]),
         ("--fuel", ["", "-1", "1.5", "18446744073709551616"]),
-        ("--timeout", ["", "5", "-1s", "99999999999999999999s"]),
+        ("--timeout", ["0s", "5", "-1s", "99999999999999999999s"]),
         ("--stats", ["", "xml", "JSON", "json,table"]),
         ("--log", ["loud", "", "5", "debug,trace"]),
     ];
@@ -74,7 +75,7 @@ fn strings_that_cannot_be_passed_are_refused() {
     // Linux allows 128 KiB for one argument.
     let long = "x".repeat(120_000);
     run_payload(&[], "args.wat", &[long.as_str(); 8]).expect(0);
-    run_payload(&[], "args.wat", &[long.as_str(); 9]).complains(FAILURE, "at most 1048576 can be passed");
+    run_payload(&[], "args.wat", &[long.as_str(); 9]).complains(USAGE, "at most 1048576 can be passed");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Descriptors that are standard streams: reading, writing, stat results as on a pipe or a terminal.
 
+use alloc::vec::Vec;
+
 use mote_abi::ring;
 use mote_kernel_logic::fd::{Descriptor, Stream, fdflags, rights};
 
@@ -26,9 +28,14 @@ pub(super) fn read(wasi: &mut Wasi, memory: &mut Linear<'_>, fd: u32, iovs: u32,
     if descriptor.flags & fdflags::NONBLOCK != 0 && !super::poll::stdin_is_ready(wasi) {
         return Err(Errno::Again);
     }
-    let mut total = 0u32;
+    // The vectors are read before anything is written, as a buffer may overlap them.
+    let mut vectors = Vec::new();
+    vectors.try_reserve_exact(count as usize).map_err(|_| Errno::Nomem)?;
     for index in 0..count {
-        let vector = memory.iovec(iovs, index)?;
+        vectors.push(memory.iovec(iovs, index)?);
+    }
+    let mut total = 0u32;
+    for vector in vectors {
         // Only the first read may block: what came already is not held back for more.
         if total > 0 && wasi.stdin.buffered_bytes() == 0 {
             break;

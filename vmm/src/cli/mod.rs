@@ -13,6 +13,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 /// Exit statuses that are not the program's own.
 pub(crate) mod status {
+    /// The command line is wrong.
+    pub(crate) const USAGE: u8 = 2;
     /// The deadline passed.
     pub(crate) const DEADLINE: u8 = 124;
     /// Host or VM failed.
@@ -90,7 +92,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N")]
     fuel: Option<u64>,
     /// Stop after this time, as 500ms or 2min.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
     timeout: Option<std::time::Duration>,
     /// First of the program's arguments [default: the module's file name].
     #[arg(long, value_name = "NAME")]
@@ -122,6 +124,14 @@ enum LogArg {
     Info,
     Debug,
     Trace,
+}
+
+fn parse_timeout(text: &str) -> Result<std::time::Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(std::time::Duration::ZERO) => Err("no program can run in no time".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; give a duration as 500ms or 2min")),
+    }
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {

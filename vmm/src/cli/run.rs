@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use mote_vmm::{Config, Ending, Entry, GuestFault, Input, KernelImage, Limits, Module, ModuleError, Output, Report, Vm, VmError};
+use mote_vmm::{Config, Ending, Entry, GuestFault, ImageError, Input, KernelImage, Limits, Module, ModuleError, Output, Report, Vm, VmError};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{RunArgs, StatsFormat, stats, status};
@@ -40,18 +40,40 @@ impl Timeline {
 }
 
 /// Why a run did not even begin.
-enum Failure {
-    Module(ModuleError),
-    Other(anyhow::Error),
+struct Failure {
+    status: u8,
+    error: anyhow::Error,
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        let error = error.into();
-        match error.downcast::<ModuleError>() {
-            Ok(error) => Self::Module(error),
-            Err(error) => Self::Other(error),
+impl From<ModuleError> for Failure {
+    fn from(error: ModuleError) -> Self {
+        Self { status: status::REJECTED, error: error.into() }
+    }
+}
+
+impl From<ImageError> for Failure {
+    fn from(error: ImageError) -> Self {
+        Self { status: status::FAILURE, error: error.into() }
+    }
+}
+
+impl From<VmError> for Failure {
+    fn from(error: VmError) -> Self {
+        match error {
+            VmError::Config(error) => Self { status: status::USAGE, error: error.into() },
+            // Without KVM there is something to be done, and a command that says what.
+            VmError::Kvm(error) => {
+                let error = anyhow::Error::new(error).context("cannot use KVM (`mote doctor` checks the machine)");
+                Self { status: status::FAILURE, error }
+            }
+            error => Self { status: status::FAILURE, error: error.into() },
         }
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { status: status::FAILURE, error }
     }
 }
 
@@ -74,13 +96,9 @@ pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
             }
             code
         }
-        Err(Failure::Module(error)) => {
-            eprintln!("mote: {error}");
-            status::REJECTED
-        }
-        Err(Failure::Other(error)) => {
+        Err(Failure { status, error }) => {
             eprintln!("mote: {error:#}");
-            status::FAILURE
+            status
         }
     }
 }
@@ -93,16 +111,7 @@ fn execute(arguments: RunArgs, timeline: &mut Timeline) -> Result<Report, Failur
     timeline.load_kernel = timeline.main.elapsed() - timeline.command_line;
     let module = load_module(&arguments.module)?;
     timeline.load_module = timeline.main.elapsed() - timeline.command_line - timeline.load_kernel;
-    let vm = Vm::new(&kernel, &module, config(arguments)?).map_err(explain)?;
-    Ok(vm.run())
-}
-
-/// Without KVM there is something to be done, and a command that says what.
-fn explain(error: VmError) -> anyhow::Error {
-    match error {
-        VmError::Kvm(error) => anyhow::Error::new(error).context("cannot use KVM (`mote doctor` checks the machine)"),
-        other => other.into(),
-    }
+    Ok(Vm::new(&kernel, &module, config(arguments)?)?.run())
 }
 
 fn load_module(path: &Path) -> Result<Arc<Module>, ModuleError> {
@@ -113,10 +122,10 @@ fn load_module(path: &Path) -> Result<Arc<Module>, ModuleError> {
     }
 }
 
-fn config(arguments: RunArgs) -> anyhow::Result<Config> {
+fn config(arguments: RunArgs) -> Result<Config, Failure> {
     let file_name = || arguments.module.file_name().map_or_else(|| "-".into(), |name| name.to_string_lossy().into_owned());
     let argv0 = arguments.argv0.clone().unwrap_or_else(file_name);
-    let environment = arguments.env.iter().map(|variable| environment_variable(variable)).collect::<anyhow::Result<_>>()?;
+    let environment = arguments.env.iter().filter_map(|variable| environment_variable(variable).transpose()).collect::<Result<_, _>>()?;
     let (entry, program_arguments) = match arguments.invoke {
         Some(function) => (Entry::Invoke { function, arguments: arguments.arguments }, Vec::new()),
         None => (Entry::Start, arguments.arguments),
@@ -145,14 +154,15 @@ fn duplicate(stream: impl AsFd) -> anyhow::Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned().context("cannot duplicate a standard stream")
 }
 
-/// `NAME=VALUE`, or `NAME` for the value that this process has.
-fn environment_variable(text: &str) -> anyhow::Result<(String, String)> {
-    match text.split_once('=') {
-        Some((name, value)) => Ok((name.into(), value.into())),
-        None => {
-            let value = env::var(text).with_context(|| format!("--env {text}: this process has no such variable in UTF-8"))?;
-            Ok((text.into(), value))
-        }
+/// `NAME=VALUE`, or `NAME` for the value that this process has; one that it lacks stays unset.
+fn environment_variable(text: &str) -> Result<Option<(String, String)>, Failure> {
+    if let Some((name, value)) = text.split_once('=') {
+        return Ok(Some((name.into(), value.into())));
+    }
+    match env::var(text) {
+        Ok(value) => Ok(Some((text.into(), value))),
+        Err(env::VarError::NotPresent) => Ok(None),
+        Err(error) => Err(Failure { status: status::USAGE, error: anyhow::anyhow!("--env {text}: {error}") }),
     }
 }
 
