@@ -11,7 +11,7 @@ use core::arch::{
 };
 
 /// From here on the string instructions win over 16-byte steps.
-const STRING_BYTES: usize = 256;
+const STRING_BYTES: usize = 2048;
 
 /// From here on zeros are not written over memory that is still untouched: half a page of WebAssembly.
 const LAZY_BYTES: usize = 32 << 10;
@@ -84,6 +84,13 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, bytes: usize) -> *mut u8 {
             16..STRING_BYTES => {
                 let wide = _mm_set1_epi8(value.cast_signed());
                 let mut at = 0;
+                while at + 64 < bytes {
+                    store(to.add(at), wide);
+                    store(to.add(at + 16), wide);
+                    store(to.add(at + 32), wide);
+                    store(to.add(at + 48), wide);
+                    at += 64;
+                }
                 while at + 16 < bytes {
                     store(to.add(at), wide);
                     at += 16;
@@ -177,10 +184,20 @@ unsafe fn copy_short(to: *mut u8, from: *const u8, bytes: usize) {
 /// right too.
 #[inline(always)]
 unsafe fn copy_steps(to: *mut u8, from: *const u8, bytes: usize) {
-    // SAFETY: `at + 16 < bytes` in the loop, and the last step covers the last 16 bytes.
+    // SAFETY: `at + 64` and `at + 16` are less than `bytes` in the loops, and the last step covers the last 16 bytes. A
+    // step loads all before it stores, so what it overwrites of the source, as in a move downwards, was loaded.
     unsafe {
         let last = load(from.add(bytes - 16));
         let mut at = 0;
+        while at + 64 < bytes {
+            let (a, b) = (load(from.add(at)), load(from.add(at + 16)));
+            let (c, d) = (load(from.add(at + 32)), load(from.add(at + 48)));
+            store(to.add(at), a);
+            store(to.add(at + 16), b);
+            store(to.add(at + 32), c);
+            store(to.add(at + 48), d);
+            at += 64;
+        }
         while at + 16 < bytes {
             store(to.add(at), load(from.add(at)));
             at += 16;
