@@ -195,6 +195,49 @@ fn initialisation_can_trap() {
 }
 
 #[test]
+fn a_denied_growth_does_not_hide_the_end_of_a_start_function() {
+    if !kvm::usable() {
+        return;
+    }
+    let exits = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)
+        (func $t (drop (memory.grow (i32.const 60000))) (call $exit (i32.const 7))) (start $t) (func (export "_start")))"#;
+    run_module(&[], exits).expect(7);
+    let traps =
+        r#"(module (memory 1) (func $t (drop (memory.grow (i32.const 60000))) unreachable) (start $t) (func (export "_start")))"#;
+    run_module(&[], traps).complains(TRAP, "unreachable");
+}
+
+#[test]
+fn many_memories_are_counted_as_they_take_ram() {
+    if !kvm::usable() {
+        return;
+    }
+    // 20 memories of 33 pages are 41 MiB, but use 80 MiB when the ends of each are touched.
+    let memories = "(memory 0)".repeat(20);
+    let touch: String = (0..20)
+        .map(|index| {
+            format!(
+                "(if (i32.ne (memory.grow {index} (i32.const 33)) (i32.const -1)) (then
+                    (i32.store8 {index} (i32.const 0) (i32.const 1)) (i32.store8 {index} (i32.const 2162687) (i32.const 1))))"
+            )
+        })
+        .collect();
+    run_module(&["--memory", "64MiB"], format!(r#"(module {memories} (func (export "_start") {touch}))"#)).expect(0);
+}
+
+#[test]
+fn a_poll_for_more_than_ram_holds_is_an_errno() {
+    if !kvm::usable() {
+        return;
+    }
+    let module = r#"(module (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32))) (memory (export "memory") 640)
+        (func (export "_start") (call $exit (call $poll (i32.const 0) (i32.const 0) (i32.const 870000) (i32.const 41900000)))))"#;
+    const NOMEM: i32 = 48;
+    run_module(&["--memory", "64MiB"], module).expect(NOMEM);
+}
+
+#[test]
 fn every_trap_has_the_name_of_the_specification() {
     if !kvm::usable() {
         return;

@@ -8,6 +8,8 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use spin::Once;
+
 use mote_abi::{
     boot::{self, Clock, Span, flags, status_offset},
     layout::{BOOT_INFO, CONFIG, HOST_STATUS, MODULE, PAGE_BYTES},
@@ -19,10 +21,17 @@ pub(crate) struct BootInfo(&'static boot::BootInfo);
 
 impl BootInfo {
     pub(crate) fn read() -> Self {
+        static COPY: Once<boot::BootInfo> = Once::new();
         // SAFETY: BOOT_INFO is a mapped, page-aligned, read-only page holding a BootInfo, every bit pattern of which is
-        // valid. The host changes it only while the vCPU is not running, and then only `clock`, which nobody reads
-        // through this reference.
-        Self(unsafe { &*(BOOT_INFO.start as *const boot::BootInfo) })
+        // valid. A copy, as the host renews the clock bases in the page.
+        Self(COPY.call_once(|| unsafe { ptr::read_volatile(BOOT_INFO.start as *const boot::BootInfo) }))
+    }
+
+    /// Ends the run if the host speaks another version of the contract.
+    pub(crate) fn check(self) {
+        if self.0.magic != boot::BOOT_MAGIC || self.0.version != mote_abi::ABI_VERSION {
+            crate::failure::abort("the boot information is of another version of the ABI")
+        }
     }
 
     /// The module file.
@@ -87,8 +96,9 @@ impl BootInfo {
 
     /// The clock bases of this moment.
     pub(crate) fn clock(self) -> Clock {
-        // SAFETY: as in `read`; a volatile copy, as the host may have renewed the bases in a hypercall.
-        unsafe { ptr::read_volatile(&raw const self.0.clock) }
+        let clock = BOOT_INFO.start + core::mem::offset_of!(boot::BootInfo, clock) as u64;
+        // SAFETY: the field lies in the page of `read`, aligned; volatile, as the host may have renewed it in a hypercall.
+        unsafe { ptr::read_volatile(clock as *const Clock) }
     }
 }
 

@@ -27,6 +27,7 @@ use guest::BootInfo;
 extern "C" fn main() -> ! {
     let entered_tsc = clock::timestamp();
     let boot = BootInfo::read();
+    boot.check();
     memory::init();
     console::init_log(boot.log_level());
     report::finish(engine::run(boot, entered_tsc))

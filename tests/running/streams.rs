@@ -230,3 +230,23 @@ fn both_streams_keep_their_order_and_one_target_that_of_both() {
     finish(child).expect(0);
     assert!(text == lines(|_| true), "both into one pipe");
 }
+
+#[test]
+fn a_reader_that_pauses_after_the_end_of_the_program_gets_all_of_its_output() {
+    if !kvm::usable() {
+        return;
+    }
+    // More than a pipe holds, less than pipe and ring hold together: the program ends before anything is read.
+    let mut child = mote(payload_line(&["--timeout", "30s"], "lines.wat", &[])).spawn().unwrap();
+    let mut reader = child.stdout.take().unwrap();
+    let mut start = vec![0; 950_000];
+    reader.read_exact(&mut start).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let mut rest = Vec::new();
+    reader.read_to_end(&mut rest).unwrap();
+    drop(reader);
+    finish(child).expect(0);
+    let whole = [start, rest].concat();
+    let expected: String = (1..=100_000).map(|number| format!("line {number}\n")).collect();
+    assert!(whole == expected.as_bytes(), "{} bytes of {}", whole.len(), expected.len());
+}

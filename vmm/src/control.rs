@@ -2,7 +2,8 @@
 //!
 //! A vCPU thread blocks one real-time signal for as long as it runs the VM, and KVM_SET_SIGNAL_MASK unblocks it inside
 //! KVM_RUN. So a kick needs no handler: sent inside KVM_RUN it ends that call with EINTR, sent outside it stays pending
-//! and ends the next one. It is taken off the thread's queue before the old mask comes back, so nobody else ever sees it.
+//! and ends the next one. It is taken off the thread's queue before the old mask comes back, so nobody else ever sees it;
+//! nor would anybody see a signal of this number that the embedder sent to the thread for purposes of its own.
 //! Services that wait do so in poll(2) on an event that a stop makes readable.
 
 use std::{
@@ -20,6 +21,8 @@ use vmm_sys_util::signal;
 pub(crate) enum StopReason {
     Interrupted,
     DeadlineExceeded,
+    /// The housekeeping thread could not go on; it kept the reason.
+    OutputFailed,
 }
 
 /// Shared between the thread that runs a VM and those that may stop it.
@@ -162,10 +165,8 @@ fn unblock_kick_signal_in_run(vcpu: &VcpuFd) -> io::Result<()> {
     let set = blocked.into_iter().map(bit).fold(0, |set, bit| set | bit) & !bit(kick_signal());
     let [low, high] = [set & 0xffff_ffff, set >> 32].map(|half| u32::try_from(half).unwrap_or(0));
     let mask = SignalMask { bytes: 8, set: [low, high] };
-    let _layout: [u32; 2] = mask.set;
     // SAFETY: the argument is a kvm_signal_mask of the size that it says, and lives through the call.
     let result = unsafe { vmm_sys_util::ioctl::ioctl_with_ref(&vcpu.as_raw_fd(), KVM_SET_SIGNAL_MASK(), &mask) };
-    tracing::trace!(mask.bytes, "KVM_SET_SIGNAL_MASK");
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -254,6 +254,9 @@ pub enum HostFailure {
     /// The machine in guest memory could not be read or changed.
     #[error("the guest machine cannot be reached: {0}")]
     Machine(String),
+    /// The output could not be taken or written, for a reason that was lost.
+    #[error("the output could not be written")]
+    OutputFailed,
     /// Standard output or error could not be written.
     #[error("cannot write {stream}: {source}")]
     Output {

@@ -134,7 +134,8 @@ impl KernelImage {
             mapping.use_huge_pages(segment.start - IMAGE.start, bytes.min(IMAGE.end - segment.start));
         }
         let data = Mapping::anonymous("the kernel's data", KERNEL_DATA.bytes())?;
-        let regions = vec![mapping.region(IMAGE.start)?, data.region(KERNEL_DATA.start)?];
+        // SAFETY: both mappings are anonymous and live to the end of this function, the regions do not.
+        let regions = unsafe { vec![mapping.region(IMAGE.start)?, data.region(KERNEL_DATA.start)?] };
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
         Elf::load(&memory, None, &mut Cursor::new(bytes), None).map_err(|error| ImageError::Malformed(error.to_string()))?;
         Ok(Self { mapping, segments: plan.segments, data: plan.data, data_bytes: plan.data_bytes, entry: plan.entry })

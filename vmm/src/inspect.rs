@@ -8,54 +8,54 @@ use wasmparser::{ExternalKind, FuncType, MemoryType, Parser, Payload, TypeRef, V
 
 use crate::module::{ModuleError, read_binary};
 
-/// The functions of WASI preview 1 that the kernel answers: all of them.
-const PREVIEW1: [&str; 46] = [
-    "args_get",
-    "args_sizes_get",
-    "clock_res_get",
-    "clock_time_get",
-    "environ_get",
-    "environ_sizes_get",
-    "fd_advise",
-    "fd_allocate",
-    "fd_close",
-    "fd_datasync",
-    "fd_fdstat_get",
-    "fd_fdstat_set_flags",
-    "fd_fdstat_set_rights",
-    "fd_filestat_get",
-    "fd_filestat_set_size",
-    "fd_filestat_set_times",
-    "fd_pread",
-    "fd_prestat_dir_name",
-    "fd_prestat_get",
-    "fd_pwrite",
-    "fd_read",
-    "fd_readdir",
-    "fd_renumber",
-    "fd_seek",
-    "fd_sync",
-    "fd_tell",
-    "fd_write",
-    "path_create_directory",
-    "path_filestat_get",
-    "path_filestat_set_times",
-    "path_link",
-    "path_open",
-    "path_readlink",
-    "path_remove_directory",
-    "path_rename",
-    "path_symlink",
-    "path_unlink_file",
-    "poll_oneoff",
-    "proc_exit",
-    "proc_raise",
-    "random_get",
-    "sched_yield",
-    "sock_accept",
-    "sock_recv",
-    "sock_send",
-    "sock_shutdown",
+/// The functions of WASI preview 1 that the kernel answers, which are all, with their types.
+const PREVIEW1: [(&str, &str); 46] = [
+    ("args_get", "(i32, i32) -> (i32)"),
+    ("args_sizes_get", "(i32, i32) -> (i32)"),
+    ("clock_res_get", "(i32, i32) -> (i32)"),
+    ("clock_time_get", "(i32, i64, i32) -> (i32)"),
+    ("environ_get", "(i32, i32) -> (i32)"),
+    ("environ_sizes_get", "(i32, i32) -> (i32)"),
+    ("fd_advise", "(i32, i64, i64, i32) -> (i32)"),
+    ("fd_allocate", "(i32, i64, i64) -> (i32)"),
+    ("fd_close", "(i32) -> (i32)"),
+    ("fd_datasync", "(i32) -> (i32)"),
+    ("fd_fdstat_get", "(i32, i32) -> (i32)"),
+    ("fd_fdstat_set_flags", "(i32, i32) -> (i32)"),
+    ("fd_fdstat_set_rights", "(i32, i64, i64) -> (i32)"),
+    ("fd_filestat_get", "(i32, i32) -> (i32)"),
+    ("fd_filestat_set_size", "(i32, i64) -> (i32)"),
+    ("fd_filestat_set_times", "(i32, i64, i64, i32) -> (i32)"),
+    ("fd_pread", "(i32, i32, i32, i64, i32) -> (i32)"),
+    ("fd_prestat_dir_name", "(i32, i32, i32) -> (i32)"),
+    ("fd_prestat_get", "(i32, i32) -> (i32)"),
+    ("fd_pwrite", "(i32, i32, i32, i64, i32) -> (i32)"),
+    ("fd_read", "(i32, i32, i32, i32) -> (i32)"),
+    ("fd_readdir", "(i32, i32, i32, i64, i32) -> (i32)"),
+    ("fd_renumber", "(i32, i32) -> (i32)"),
+    ("fd_seek", "(i32, i64, i32, i32) -> (i32)"),
+    ("fd_sync", "(i32) -> (i32)"),
+    ("fd_tell", "(i32, i32) -> (i32)"),
+    ("fd_write", "(i32, i32, i32, i32) -> (i32)"),
+    ("path_create_directory", "(i32, i32, i32) -> (i32)"),
+    ("path_filestat_get", "(i32, i32, i32, i32, i32) -> (i32)"),
+    ("path_filestat_set_times", "(i32, i32, i32, i32, i64, i64, i32) -> (i32)"),
+    ("path_link", "(i32, i32, i32, i32, i32, i32, i32) -> (i32)"),
+    ("path_open", "(i32, i32, i32, i32, i32, i64, i64, i32, i32) -> (i32)"),
+    ("path_readlink", "(i32, i32, i32, i32, i32, i32) -> (i32)"),
+    ("path_remove_directory", "(i32, i32, i32) -> (i32)"),
+    ("path_rename", "(i32, i32, i32, i32, i32, i32) -> (i32)"),
+    ("path_symlink", "(i32, i32, i32, i32, i32) -> (i32)"),
+    ("path_unlink_file", "(i32, i32, i32) -> (i32)"),
+    ("poll_oneoff", "(i32, i32, i32, i32) -> (i32)"),
+    ("proc_exit", "(i32) -> ()"),
+    ("proc_raise", "(i32) -> (i32)"),
+    ("random_get", "(i32, i32) -> (i32)"),
+    ("sched_yield", "() -> (i32)"),
+    ("sock_accept", "(i32, i32, i32) -> (i32)"),
+    ("sock_recv", "(i32, i32, i32, i32, i32, i32) -> (i32)"),
+    ("sock_send", "(i32, i32, i32, i32, i32) -> (i32)"),
+    ("sock_shutdown", "(i32, i32) -> (i32)"),
 ];
 
 /// A module's interface.
@@ -198,10 +198,11 @@ impl Inspection {
             TypeRef::Global(ty) => ("global", format!("{}", ty.content_type)),
             TypeRef::Tag(_) => ("tag", String::new()),
         };
-        let is_known = kind == "func" && import.module == "wasi_snapshot_preview1" && PREVIEW1.contains(&import.name);
+        let is_known =
+            kind == "func" && import.module == "wasi_snapshot_preview1" && PREVIEW1.contains(&(import.name, ty.as_str()));
         let (module, name) = (printable(import.module), printable(import.name));
         if !is_known {
-            self.obstacles.push(format!("there is no {kind} {module}::{name}"));
+            self.obstacles.push(format!("there is no {kind} {module}::{name} {ty}").trim_end().to_owned());
         }
         self.imports.push(Import { kind, module, name, ty, is_known });
     }
@@ -259,7 +260,13 @@ mod tests {
         assert_eq!(inspection.exports[2].ty, "(i32, i64) -> (f32)");
         assert_eq!(inspection.memories, ["32-bit, 1 pages of 65536 bytes, at most 2"]);
         assert!(inspection.is_command);
-        assert_eq!(inspection.obstacles, ["there is no func env::missing"]);
+        assert_eq!(inspection.obstacles, ["there is no func env::missing () -> ()"]);
+    }
+
+    #[test]
+    fn the_type_of_an_import_matters() {
+        let inspection = inspect_text(r#"(module (import "wasi_snapshot_preview1" "fd_write" (func (param i32))))"#);
+        assert_eq!(inspection.obstacles, ["there is no func wasi_snapshot_preview1::fd_write (i32) -> ()"]);
     }
 
     #[test]

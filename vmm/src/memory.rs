@@ -111,20 +111,24 @@ impl Mapping {
             (end.filter(|end| *end <= self.bytes as u64), usize::try_from(offset), usize::try_from(bytes))
         {
             let start = self.start.as_ptr().wrapping_add(self.offset + offset);
-            // SAFETY: the range was checked to lie in this mapping, and neither advice changes its contents.
+            // SAFETY: the range was checked to lie in this mapping, and none of these advices changes its contents.
             let result = unsafe { rustix::mm::madvise(start.cast(), bytes, advice) };
             tracing::trace!(?advice, bytes, ?result, "madvise");
         }
     }
 
-    /// This mapping as a region of guest memory. The region must not outlive the mapping.
-    pub(crate) fn region(&self, at: u64) -> Result<GuestRegionMmap, MemoryError> {
+    /// This mapping as a region of guest memory.
+    ///
+    /// # Safety
+    ///
+    /// The mapping is anonymous, and the region, its copies included, does not outlive it.
+    pub(crate) unsafe fn region(&self, at: u64) -> Result<GuestRegionMmap, MemoryError> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let start = self.start.as_ptr().wrapping_add(self.offset);
         let builder = MmapRegionBuilder::new(self.bytes).with_mmap_prot(protection).with_mmap_flags(flags);
-        // SAFETY: the range is mapped with this protection and these flags for the life of this value, which the owners
-        // of regions keep beside them.
+        // SAFETY: an anonymous mapping has this protection and these flags, and outlives the region, by the contract of
+        // this function.
         let region = unsafe { builder.with_raw_mmap_pointer(start) }.build();
         let region = region.map_err(|error| MemoryError::Layout(error.to_string()))?;
         GuestRegionMmap::new(region, GuestAddress(at)).ok_or_else(|| MemoryError::Layout(format!("region at {at:#x} overflows")))
@@ -158,14 +162,17 @@ impl GuestRam {
         let near_pool_bytes = pool_bytes.min(POOL_NEAR.bytes());
         let near = Mapping::anonymous("guest RAM", POOL_NEAR.start - BASE.start + near_pool_bytes)?;
         near.use_small_pages(0, near.bytes());
-        let mut regions = vec![near.region(BASE.start)?];
+        // SAFETY: both mappings are anonymous and become fields of the value that owns the regions, dropped after them; the
+        // memory is only lent out.
+        let mut regions = vec![unsafe { near.region(BASE.start)? }];
         let far = match pool_bytes - near_pool_bytes {
             0 => None,
             bytes => Some(Mapping::anonymous("guest RAM", bytes)?),
         };
         if let Some(far) = &far {
             far.use_huge_pages(0, far.bytes());
-            regions.push(far.region(POOL_FAR.start)?);
+            // SAFETY: as above.
+            regions.push(unsafe { far.region(POOL_FAR.start)? });
         }
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
         Ok(Self { memory, near, far, pool_bytes })

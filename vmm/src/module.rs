@@ -114,7 +114,8 @@ impl Module {
         let length = check_size(name, bytes.len() as u64)?;
         let mapping = Mapping::anonymous("the module", length)?;
         let error = |message: String| ModuleError::Memory(MemoryError::Layout(message));
-        let region = mapping.region(MODULE.start)?;
+        // SAFETY: the mapping is anonymous and outlives the region, which ends with this function.
+        let region = unsafe { mapping.region(MODULE.start)? };
         let memory = GuestMemoryMmap::from_regions(vec![region]).map_err(|source| error(source.to_string()))?;
         memory.write_slice(&bytes, GuestAddress(MODULE.start)).map_err(|source| error(source.to_string()))?;
         Ok(Arc::new(Self { mapping, bytes: length }))
@@ -156,7 +157,8 @@ fn to_binary(name: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
         return Ok(bytes);
     }
     match std::str::from_utf8(&bytes) {
-        Ok(text) if looks_like_text(text) => {
+        Ok(text) if looks_like_text(text.trim_start_matches('\u{feff}')) => {
+            let text = text.trim_start_matches('\u{feff}');
             let text_error = |error: wat::Error| ModuleError::Text { path: name.into(), message: in_one_line(&error) };
             wat::parse_str(text).map_err(text_error)
         }

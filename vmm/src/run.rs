@@ -28,7 +28,7 @@ use crate::{
     service::{
         clock::ClockService,
         demand::{DemandService, Resolution},
-        output::{DrainError, OutputService, Patience},
+        output::{self, DrainError, OutputService, Patience},
         stdin::{Stdin, Stopped},
     },
     stats::Stats,
@@ -36,6 +36,8 @@ use crate::{
     vm::Report,
 };
 
+/// How long a stopped run waits for readers of its output.
+const GRACE: Duration = Duration::from_secs(2);
 /// How often output is taken at least.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -227,6 +229,7 @@ fn stopped(reason: StopReason) -> Ending {
     match reason {
         StopReason::Interrupted => Ending::Interrupted,
         StopReason::DeadlineExceeded => Ending::DeadlineExceeded,
+        StopReason::OutputFailed => Ending::HostFailure(HostFailure::OutputFailed),
     }
 }
 
@@ -300,7 +303,7 @@ impl Housekeeping {
                 Ok(()) | Err(DrainError::Stopped) => {}
                 Err(error) => {
                     output.fail(error);
-                    self.control.stop(StopReason::Interrupted);
+                    self.control.stop(StopReason::OutputFailed);
                     return;
                 }
             }
@@ -309,39 +312,53 @@ impl Housekeeping {
 
     /// Empties the ring on behalf of the guest.
     fn drain(&self) -> Result<(), Ending> {
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        output.drain(self.ram.memory(), Patience::UntilStopped(&self.control)).map_err(|error| match error {
+        self.drain_as(Patience::UntilStopped(&self.control)).map_err(|error| match error {
             DrainError::Guest(fault) => fault.into(),
             DrainError::Host(failure) => failure.into(),
             DrainError::Stopped => end_of(&self.control),
         })
     }
 
-    /// Writes out what is left and ends the housekeeping thread. Output that cannot be written turns an end by the
-    /// program itself into a failure.
+    fn drain_as(&self, patience: Patience<'_>) -> Result<(), DrainError> {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let drained = output.drain(self.ram.memory(), patience);
+        let (log, failure) = (output.take_log(), output.failure());
+        drop(output);
+        for (level, line) in log {
+            output::log(level, &line);
+        }
+        failure.map_or(drained, Err)
+    }
+
+    /// Writes out what is left and ends the housekeeping thread. A program that ended by itself waits for its readers, as
+    /// any process does, until the deadline or an interrupt; a run that was stopped waits for a short time.
     fn finish(&self, ending: Ending) -> Ending {
-        // Wakes a writer that waits for a reader, so that the lock comes free.
-        self.control.stop(StopReason::Interrupted);
+        let ending = match ending {
+            Ending::Interrupted | Ending::DeadlineExceeded => self.flush_stopped(ending),
+            ending => match self.drain_as(Patience::UntilStopped(&self.control)) {
+                Ok(()) => ending,
+                Err(DrainError::Guest(fault)) => replace_success(ending, fault.into()),
+                Err(DrainError::Host(failure)) => replace_success(ending, failure.into()),
+                Err(DrainError::Stopped) => self.flush_stopped(replace_success(ending, end_of(&self.control))),
+            },
+        };
         let written = rustix::io::write(&self.done.0, &1u64.to_ne_bytes());
         debug_assert!(written.is_ok());
-        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        let drained = output.drain(self.ram.memory(), Patience::Grace);
-        match output.failure().map_or(drained, Err) {
-            Ok(()) => ending,
-            Err(DrainError::Guest(fault)) => replace_success(ending, fault.into()),
-            Err(DrainError::Host(failure)) => replace_success(ending, failure.into()),
-            Err(DrainError::Stopped) => {
-                tracing::warn!("nobody reads the output; the rest of it is lost");
-                ending
-            }
+        ending
+    }
+
+    fn flush_stopped(&self, ending: Ending) -> Ending {
+        if let Err(error) = self.drain_as(Patience::UntilTime(Instant::now() + GRACE)) {
+            tracing::warn!(?error, "the rest of the output is lost");
         }
+        ending
     }
 }
 
 /// An end that the program chose is not the truth if its output was not written.
 fn replace_success(ending: Ending, failure: Ending) -> Ending {
     match ending {
-        Ending::Exited(_) | Ending::Interrupted => failure,
+        Ending::Exited(_) | Ending::HostFailure(HostFailure::OutputFailed) => failure,
         other => other,
     }
 }

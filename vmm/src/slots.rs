@@ -75,7 +75,7 @@ impl Slots {
 
     /// Chunks that are left.
     pub(crate) fn free_chunks(&self) -> u64 {
-        let far = POOL_FAR.contains(self.next_chunk);
+        let far = self.next_chunk >= POOL_FAR.start;
         let near_bytes = if far { 0 } else { self.near_end - self.next_chunk };
         let far_bytes = self.far_end - if far { self.next_chunk } else { POOL_FAR.start };
         (near_bytes + far_bytes) / CHUNK_BYTES

@@ -103,7 +103,7 @@ impl Vm {
 
         let eventfd = |source| VmError::Create { step: "eventfd", source };
         let control = Control::new().map_err(eventfd)?;
-        let output = OutputService::new(config.stdout, config.stderr);
+        let output = OutputService::new(config.stdout, config.stderr, config.log_level as u8);
         let housekeeping = Housekeeping::new(control, Arc::new(ram), output).map_err(eventfd)?;
         let mut stats = Stats { ram_bytes: config.limits.ram_bytes, ..Stats::default() };
         stats.phases.create = started.elapsed();

@@ -27,13 +27,15 @@ impl LargeSlots {
         Self { slots: [Slot { bytes: 0, most_bytes: 0 }; SLOTS] }
     }
 
-    /// Address for `bytes` bytes; `None` if they are 0, more than a slot, or no slot is free.
-    pub fn allocate(&mut self, bytes: u64) -> Option<u64> {
+    /// Address for `bytes` bytes; `None` if they are 0, more than a slot, or no slot is free that needs at most
+    /// `new_ram_bytes` beyond the RAM that it has.
+    pub fn allocate(&mut self, bytes: u64, new_ram_bytes: u64) -> Option<u64> {
         if bytes == 0 || bytes > LARGE_SLOT_BYTES {
             return None;
         }
         // A slot that needs the least new RAM, and of these the one that leaves the least RAM unused.
-        let free = self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.bytes == 0);
+        let affordable = |slot: &Slot| bytes.saturating_sub(slot.most_bytes) <= new_ram_bytes;
+        let free = self.slots.iter_mut().enumerate().filter(|(_, slot)| slot.bytes == 0 && affordable(slot));
         let (index, slot) =
             free.min_by_key(|(_, slot)| (bytes.saturating_sub(slot.most_bytes), slot.most_bytes.saturating_sub(bytes)))?;
         slot.bytes = bytes;
@@ -90,7 +92,7 @@ mod tests {
             let mut live: Vec<(u64, u64)> = Vec::new();
             for (step, bytes, pick) in steps {
                 match step {
-                    0 => if let Some(address) = slots.allocate(bytes) {
+                    0 => if let Some(address) = slots.allocate(bytes, u64::MAX) {
                         live.push((address, bytes));
                     },
                     1 if !live.is_empty() => {
@@ -120,19 +122,20 @@ mod tests {
     #[test]
     fn memory_that_is_there_is_used_first() {
         let mut slots = LargeSlots::new();
-        let (small, big) = (slots.allocate(10 << 20).unwrap(), slots.allocate(100 << 20).unwrap());
+        let (small, big) = (slots.allocate(10 << 20, u64::MAX).unwrap(), slots.allocate(100 << 20, u64::MAX).unwrap());
         slots.free(small);
         slots.free(big);
-        assert_eq!(slots.allocate(50 << 20), Some(big));
-        assert_eq!(slots.allocate(5 << 20), Some(small));
+        assert_eq!(slots.allocate(200 << 20, 50 << 20), None, "needs 100 MiB more");
+        assert_eq!(slots.allocate(50 << 20, 0), Some(big));
+        assert_eq!(slots.allocate(5 << 20, 0), Some(small));
     }
 
     #[test]
     fn slots_run_out_with_an_answer() {
         let mut slots = LargeSlots::new();
         for _ in 0..LARGE_SLOTS {
-            assert!(slots.allocate(1).is_some());
+            assert!(slots.allocate(1, u64::MAX).is_some());
         }
-        assert_eq!(slots.allocate(1), None);
+        assert_eq!(slots.allocate(1, u64::MAX), None);
     }
 }

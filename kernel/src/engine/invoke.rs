@@ -32,7 +32,9 @@ pub(crate) fn function(store: &mut Store<Wasi>, instance: Instance, name: &str, 
         Ok(parameters) => parameters,
         Err(message) => return Ending::cannot_run(message),
     };
-    if let Err(error) = initialize(store, instance) {
+    if name != "_initialize"
+        && let Err(error) = initialize(store, instance)
+    {
         return Ending::from_call(&error);
     }
     let mut results: Vec<Val> = function.ty(&*store).results().iter().map(|ty| Val::default_for_ty(*ty)).collect();

@@ -18,10 +18,10 @@ pub(crate) struct Limiter {
     ram_bytes: u64,
     /// Free RAM before there was any memory or table.
     first_free_bytes: u64,
-    /// Bytes that all linear memories together have, touched or not.
+    /// Bytes that all linear memories together have.
     memory_bytes: u64,
-    /// The same of tables.
-    table_bytes: u64,
+    /// RAM that memories and tables may come to use, in the units in which it is given.
+    committed_bytes: u64,
     /// What the last growth that was granted added.
     last_growth_bytes: u64,
     /// The last growth that was denied.
@@ -50,7 +50,7 @@ impl Limiter {
             ram_bytes: boot.ram_bytes(),
             first_free_bytes: guest::free_ram_bytes(),
             memory_bytes: 0,
-            table_bytes: 0,
+            committed_bytes: 0,
             last_growth_bytes: 0,
             denied: None,
         }
@@ -71,27 +71,42 @@ impl Limiter {
     /// reserve is kept that the engine itself needs, to translate functions and to keep its stack.
     fn growable_bytes(&self) -> u64 {
         let reserve = (self.ram_bytes / 16).max(2 * CHUNK_BYTES);
-        let uncommitted = self.first_free_bytes.saturating_sub(self.memory_bytes + self.table_bytes);
+        let uncommitted = self.first_free_bytes.saturating_sub(self.committed_bytes);
         uncommitted.min(guest::free_ram_bytes()).saturating_sub(reserve)
     }
 
-    fn decide(&mut self, what: &'static str, current: u64, desired: u64, (allowed_bytes, of): (u64, Bound)) -> bool {
+    /// Grants or denies a growth from `current` to `desired` bytes.
+    fn decide(&mut self, what: &'static str, current: u64, desired: u64, max_bytes: u64) -> bool {
         let bytes = desired.saturating_sub(current);
-        let granted = bytes <= allowed_bytes;
-        if !granted {
+        let ram_bytes = in_chunks(desired).saturating_sub(in_chunks(current));
+        let growable_bytes = self.growable_bytes();
+        let refusal = if bytes > max_bytes {
+            Some((max_bytes, Bound::MaxWasmMemory))
+        } else if ram_bytes > growable_bytes {
+            Some((growable_bytes, Bound::Ram))
+        } else {
+            None
+        };
+        if let Some((allowed_bytes, of)) = refusal {
             log::debug!("{what}: growth by {bytes} bytes denied, {allowed_bytes} bytes are left");
             self.denied = Some(Denied { what, bytes, allowed_bytes, of });
+            return false;
         }
-        granted
+        self.committed_bytes += ram_bytes;
+        true
     }
+}
+
+/// RAM that a memory of `bytes` bytes can come to use.
+fn in_chunks(bytes: u64) -> u64 {
+    if bytes < CHUNK_BYTES { bytes } else { bytes.next_multiple_of(CHUNK_BYTES) }
 }
 
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
         let (current, desired) = (current as u64, desired as u64);
-        let (ram, limit) = (self.growable_bytes(), self.max_memory_bytes.saturating_sub(self.memory_bytes));
-        let allowed = if limit < ram { (limit, Bound::MaxWasmMemory) } else { (ram, Bound::Ram) };
-        let granted = self.decide("linear memories", current, desired, allowed);
+        let max_bytes = self.max_memory_bytes.saturating_sub(self.memory_bytes);
+        let granted = self.decide("linear memories", current, desired, max_bytes);
         if granted {
             self.last_growth_bytes = desired.saturating_sub(current);
             self.memory_bytes += self.last_growth_bytes;
@@ -101,12 +116,7 @@ impl ResourceLimiter for Limiter {
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
         let bytes = |elements: usize| (elements as u64).saturating_mul(ELEMENT_BYTES);
-        let allowed = (self.growable_bytes(), Bound::Ram);
-        let granted = self.decide("tables", bytes(current), bytes(desired), allowed);
-        if granted {
-            self.table_bytes += bytes(desired).saturating_sub(bytes(current));
-        }
-        Ok(granted)
+        Ok(self.decide("tables", bytes(current), bytes(desired), u64::MAX))
     }
 
     fn memory_grow_failed(&mut self, error: &MemoryError) -> Result<(), LimiterError> {

@@ -19,7 +19,7 @@ use mote_abi::layout::{CHUNK_BYTES, HEAP, LARGE, MEDIUM, PAGE_BYTES};
 use mote_kernel_logic::{large::LargeSlots, medium::MediumPages};
 use spin::Mutex;
 
-use crate::guest::BootInfo;
+use crate::guest::{self, BootInfo};
 
 /// From here on an allocation is medium.
 const MEDIUM_BYTES: usize = 64 << 10;
@@ -61,8 +61,7 @@ unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = match layout.size() {
             ..MEDIUM_BYTES => self.small.lock().allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr),
-            // No allocation can be touched beyond RAM, and one that fails here can still be handled by its owner.
-            bytes if bytes as u64 > BootInfo::read().ram_bytes() || layout.align() as u64 > PAGE_BYTES => ptr::null_mut(),
+            _ if layout.align() as u64 > PAGE_BYTES => ptr::null_mut(),
             bytes => self.address_space(bytes as u64),
         };
         if block.is_null() {
@@ -107,7 +106,8 @@ unsafe impl GlobalAlloc for KernelHeap {
 impl KernelHeap {
     fn address_space(&self, bytes: u64) -> *mut u8 {
         let medium = if bytes < LARGE_BYTES as u64 { self.medium.lock().allocate(bytes) } else { None };
-        let address = medium.or_else(|| self.large.lock().allocate(bytes));
+        // Without the RAM for it an allocation fails here, where its owner can still handle that.
+        let address = medium.or_else(|| self.large.lock().allocate(bytes, guest::free_ram_bytes()));
         address.map_or(ptr::null_mut(), |address| address as *mut u8)
     }
 }

@@ -12,11 +12,16 @@ mod process;
 mod stdin;
 mod streams;
 
+use alloc::vec::Vec;
+
 use mote_kernel_logic::fd::FdTable;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use wasmi::{Caller, Error, Extern, Func, Memory, Store};
 
-use crate::{engine::Limiter, guest::BootInfo};
+use crate::{
+    engine::Limiter,
+    guest::{self, BootInfo},
+};
 use errno::Errno;
 use last_call::LastCall;
 use linear::Linear;
@@ -124,6 +129,16 @@ preview1! {
     sock_recv(fd: i32, iovs: i32, count: i32, flags: i32, done: i32, out_flags: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _| streams::only(wasi, fd, Errno::Notsock);
     sock_send(fd: i32, iovs: i32, count: i32, flags: i32, done: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Notsock);
     sock_shutdown(fd: i32, how: i32) => |wasi: &mut Wasi, _, fd, _| streams::only(wasi, fd, Errno::Notsock);
+}
+
+/// An empty vector with room for `count` elements, a number that the module chose: `nomem` if that is a large part of what
+/// RAM is left.
+fn room_for<T>(count: u32) -> Result<Vec<T>, Errno> {
+    const ALWAYS_BYTES: u64 = 64 << 10;
+    let bytes = u64::from(count).saturating_mul(size_of::<T>() as u64);
+    let mut vector = Vec::new();
+    let reserved = bytes <= ALWAYS_BYTES.max(guest::free_ram_bytes() / 4) && vector.try_reserve_exact(count as usize).is_ok();
+    if reserved { Ok(vector) } else { Err(Errno::Nomem) }
 }
 
 /// The module's memory and the state, side by side.

@@ -1,7 +1,5 @@
 //! `poll_oneoff` on clocks and standard streams.
 
-use alloc::vec::Vec;
-
 use mote_abi::hypercall::{FOREVER_NS, WaitResult, interest};
 use mote_kernel_logic::{
     fd::{Stream, rights},
@@ -37,8 +35,7 @@ pub(super) fn oneoff(
     memory.check(happened, 4)?;
     // Input and output may overlap, so the input is read whole first; its size is bounded by the memory it lies in.
     let source = memory.slice(subscriptions, bytes(SUBSCRIPTION_BYTES)?)?;
-    let mut pending = Vec::new();
-    pending.try_reserve_exact(count as usize).map_err(|_| Errno::Nomem)?;
+    let mut pending = super::room_for(count)?;
     for bytes in source.as_chunks().0 {
         let subscription = Subscription::decode(bytes).ok_or(Errno::Inval)?;
         pending.push((subscription, state(wasi, subscription.interest)?));
@@ -91,7 +88,7 @@ fn state(wasi: &Wasi, interest: Interest) -> Result<State, Errno> {
 /// Waits until something has happened; what is known of standard input then.
 fn wait(wasi: &Wasi, pending: &[(Subscription, State)]) -> WaitResult {
     let wants_stdin = pending.iter().any(|(_, state)| matches!(state, State::Stdin));
-    let interests = if wants_stdin && wasi.stdin.buffered_bytes() == 0 { interest::STDIN } else { 0 };
+    let interests = if wants_stdin { interest::STDIN } else { 0 };
     loop {
         let timeout_ns = pending.iter().map(|(_, state)| timeout_ns(state)).min().unwrap_or(FOREVER_NS);
         if timeout_ns == 0 && interests == 0 {

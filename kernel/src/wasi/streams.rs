@@ -1,7 +1,5 @@
 //! Descriptors that are standard streams: reading, writing, stat results as on a pipe or a terminal.
 
-use alloc::vec::Vec;
-
 use mote_abi::ring;
 use mote_kernel_logic::fd::{Descriptor, Stream, fdflags, rights};
 
@@ -29,8 +27,7 @@ pub(super) fn read(wasi: &mut Wasi, memory: &mut Linear<'_>, fd: u32, iovs: u32,
         return Err(Errno::Again);
     }
     // The vectors are read before anything is written, as a buffer may overlap them.
-    let mut vectors = Vec::new();
-    vectors.try_reserve_exact(count as usize).map_err(|_| Errno::Nomem)?;
+    let mut vectors = super::room_for(count)?;
     for index in 0..count {
         vectors.push(memory.iovec(iovs, index)?);
     }

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::Context;
-use mote_vmm::{Config, Ending, Entry, GuestFault, ImageError, Input, KernelImage, Limits, Module, ModuleError, Output, Report, Vm, VmError};
+use mote_vmm::{
+    Config, Ending, Entry, GuestFault, ImageError, Input, KernelImage, Limits, Module, ModuleError, Output, Report, Vm, VmError,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{RunArgs, StatsFormat, stats, status};
@@ -125,7 +127,8 @@ fn load_module(path: &Path) -> Result<Arc<Module>, ModuleError> {
 fn config(arguments: RunArgs) -> Result<Config, Failure> {
     let file_name = || arguments.module.file_name().map_or_else(|| "-".into(), |name| name.to_string_lossy().into_owned());
     let argv0 = arguments.argv0.clone().unwrap_or_else(file_name);
-    let environment = arguments.env.iter().filter_map(|variable| environment_variable(variable).transpose()).collect::<Result<_, _>>()?;
+    let environment =
+        arguments.env.iter().filter_map(|variable| environment_variable(variable).transpose()).collect::<Result<_, _>>()?;
     let (entry, program_arguments) = match arguments.invoke {
         Some(function) => (Entry::Invoke { function, arguments: arguments.arguments }, Vec::new()),
         None => (Entry::Start, arguments.arguments),
@@ -169,11 +172,22 @@ fn environment_variable(text: &str) -> Result<Option<(String, String)>, Failure>
 /// The end of a pipe that becomes readable when a signal asks this process to end, so that output is not lost.
 fn signals() -> anyhow::Result<OwnedFd> {
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("cannot make a pipe")?;
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)) {
         let writer = writer.try_clone().context("cannot duplicate a pipe")?;
         signal_hook::low_level::pipe::register(signal, writer).context("cannot catch signals")?;
     }
     Ok(reader)
+}
+
+/// Whether this process was started with the signal ignored, as by nohup(1): then it stays so.
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action this only writes the old one, and all zeros are a valid action if it fails.
+    let action = unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
 }
 
 /// Exit status, and what to say.

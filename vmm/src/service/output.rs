@@ -7,7 +7,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::atomic::Ordering,
-    time::Duration,
+    time::Instant,
 };
 
 use mote_abi::{
@@ -31,8 +31,8 @@ use crate::{
 
 /// What a pipe takes without blocking once poll(2) says that it is writable (PIPE_BUF).
 const ATOMIC_BYTES: usize = 4096;
-/// How long a stopped run waits for a reader that takes nothing.
-const GRACE: Duration = Duration::from_secs(2);
+/// Log lines of the guest that are kept until somebody emits them; more are dropped.
+const MAX_LOG_LINES: usize = 1000;
 
 /// Why draining failed.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ pub(crate) enum Patience<'a> {
     None,
     /// Until a stop is asked for.
     UntilStopped(&'a Control),
-    /// As long as readers take something now and then.
-    Grace,
+    /// Until this moment.
+    UntilTime(Instant),
 }
 
 /// Both streams, the position in the ring, and what was taken out of it but not written yet.
@@ -71,6 +71,9 @@ pub(crate) struct OutputService {
     written: usize,
     stdout: Sink,
     stderr: Sink,
+    /// Lines of the guest's log that were taken out of the ring.
+    log: Vec<(u8, String)>,
+    max_log_level: u8,
     /// What went wrong on the housekeeping thread, for the report.
     failure: Option<DrainError>,
 }
@@ -85,7 +88,7 @@ struct Sink {
 }
 
 impl OutputService {
-    pub(crate) fn new(stdout: Output, stderr: Output) -> Self {
+    pub(crate) fn new(stdout: Output, stderr: Output, max_log_level: u8) -> Self {
         Self {
             tail: 0,
             batch: Vec::new(),
@@ -93,8 +96,15 @@ impl OutputService {
             written: 0,
             stdout: Sink::new("standard output", stdout),
             stderr: Sink::new("standard error", stderr),
+            log: Vec::new(),
+            max_log_level,
             failure: None,
         }
+    }
+
+    /// Lines of the guest's log, level first. To be emitted without the lock, as writing them may block.
+    pub(crate) fn take_log(&mut self) -> Vec<(u8, String)> {
+        std::mem::take(&mut self.log)
     }
 
     /// Keeps what went wrong until somebody asks.
@@ -150,7 +160,9 @@ impl OutputService {
             self.batch_stream = header.stream;
             self.tail = self.tail.wrapping_add(header.record_bytes());
             if let Stream::Log(level) = header.stream {
-                log(level, &printable(&self.batch));
+                if level <= self.max_log_level && self.log.len() < MAX_LOG_LINES {
+                    self.log.push((level, printable(&self.batch)));
+                }
                 self.batch.clear();
             }
         }
@@ -245,7 +257,7 @@ fn wait_writable(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<bool>
             None
         }
         Patience::None => Some(Timespec::default()),
-        Patience::Grace => Timespec::try_from(GRACE).ok(),
+        Patience::UntilTime(end) => Timespec::try_from(end.saturating_duration_since(Instant::now())).ok(),
     };
     loop {
         match poll(&mut fds, timeout.as_ref()) {
@@ -257,7 +269,8 @@ fn wait_writable(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<bool>
     }
 }
 
-fn log(level: u8, line: &str) {
+/// Makes a `tracing` event of a line of the guest's log.
+pub(crate) fn log(level: u8, line: &str) {
     match level {
         1 => tracing::error!(target: "guest", "{line}"),
         2 => tracing::warn!(target: "guest", "{line}"),
