@@ -5,7 +5,7 @@ mod inspect;
 mod run;
 mod stats;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use clap_complete::Shell;
@@ -69,13 +69,13 @@ enum Command {
 }
 
 #[derive(Args)]
-#[command(after_help = EXIT_STATUS)]
+#[command(after_help = EXIT_STATUS, override_usage = "mote run [OPTIONS] MODULE [ARGS...]")]
 pub(crate) struct RunArgs {
-    /// A `.wasm` or `.wat` file, or `-` for standard input.
-    module: PathBuf,
-    /// Arguments of the program, or of the function that --invoke names.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
-    arguments: Vec<String>,
+    /// A `.wasm` or `.wat` file, or `-` for standard input; then the arguments of the program, or of the function that
+    /// --invoke names. Options behind MODULE are the program's.
+    // One argument, so that everything behind its first value is taken as it is.
+    #[arg(value_name = "MODULE", required = true, trailing_var_arg = true, num_args = 1..)]
+    command: Vec<OsString>,
     /// Set an environment variable, or pass one of this process on; may be repeated.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
@@ -229,7 +229,13 @@ mod tests {
     fn options_after_the_module_are_the_programs() {
         let cli = Cli::try_parse_from(["mote", "run", "--fuel", "3", "a.wasm", "--fuel", "-e"]).unwrap();
         let Command::Run(arguments) = cli.command else { panic!("not run") };
-        assert_eq!((arguments.fuel, arguments.arguments), (Some(3), vec!["--fuel".into(), "-e".into()]));
+        assert_eq!((arguments.fuel, arguments.command), (Some(3), vec!["a.wasm".into(), "--fuel".into(), "-e".into()]));
+    }
+
+    #[test]
+    fn options_before_the_module_are_motes() {
+        assert!(Cli::try_parse_from(["mote", "run", "--bogus", "a.wasm"]).is_err());
+        assert!(Cli::try_parse_from(["mote", "run"]).is_err());
     }
 
     #[test]

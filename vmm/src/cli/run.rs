@@ -1,9 +1,11 @@
 //! `mote run`.
 
 use std::{
-    env, io,
+    env,
+    ffi::OsString,
+    io,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -82,10 +84,11 @@ impl From<anyhow::Error> for Failure {
 /// Runs the module; the exit status of the process.
 pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
     timeline.command_line = timeline.main.elapsed();
+    let module = arguments.command.first().map(PathBuf::from).unwrap_or_default();
     // A message is one line, whatever the file's name is.
-    let name = arguments.module.display().to_string().replace(char::is_control, "\u{fffd}");
+    let name = module.display().to_string().replace(char::is_control, "\u{fffd}");
     let format = arguments.stats;
-    match execute(arguments, &mut timeline) {
+    match execute(arguments, &module, &mut timeline) {
         Ok(report) => {
             let (code, message) = judge(&report.ending);
             if let Some(message) = message {
@@ -105,15 +108,16 @@ pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
     }
 }
 
-fn execute(arguments: RunArgs, timeline: &mut Timeline) -> Result<Report, Failure> {
+fn execute(arguments: RunArgs, module: &Path, timeline: &mut Timeline) -> Result<Report, Failure> {
     let kernel = match &arguments.kernel {
         Some(path) => KernelImage::from_file(path)?,
         None => KernelImage::embedded()?,
     };
     timeline.load_kernel = timeline.main.elapsed() - timeline.command_line;
-    let module = load_module(&arguments.module)?;
+    let file_name = module.file_name().map_or_else(|| "-".into(), |name| name.to_string_lossy().into_owned());
+    let module = load_module(module)?;
     timeline.load_module = timeline.main.elapsed() - timeline.command_line - timeline.load_kernel;
-    Ok(Vm::new(&kernel, &module, config(arguments)?)?.run())
+    Ok(Vm::new(&kernel, &module, config(arguments, file_name)?)?.run())
 }
 
 fn load_module(path: &Path) -> Result<Arc<Module>, ModuleError> {
@@ -124,14 +128,14 @@ fn load_module(path: &Path) -> Result<Arc<Module>, ModuleError> {
     }
 }
 
-fn config(arguments: RunArgs) -> Result<Config, Failure> {
-    let file_name = || arguments.module.file_name().map_or_else(|| "-".into(), |name| name.to_string_lossy().into_owned());
-    let argv0 = arguments.argv0.clone().unwrap_or_else(file_name);
+fn config(arguments: RunArgs, file_name: String) -> Result<Config, Failure> {
+    let argv0 = arguments.argv0.unwrap_or(file_name);
+    let rest = arguments.command.into_iter().skip(1).map(utf8).collect::<Result<Vec<_>, _>>()?;
     let environment =
         arguments.env.iter().filter_map(|variable| environment_variable(variable).transpose()).collect::<Result<_, _>>()?;
     let (entry, program_arguments) = match arguments.invoke {
-        Some(function) => (Entry::Invoke { function, arguments: arguments.arguments }, Vec::new()),
-        None => (Entry::Start, arguments.arguments),
+        Some(function) => (Entry::Invoke { function, arguments: rest }, Vec::new()),
+        None => (Entry::Start, rest),
     };
     Ok(Config {
         entry,
@@ -151,6 +155,12 @@ fn config(arguments: RunArgs) -> Result<Config, Failure> {
         log_level: arguments.log.into(),
         random_seed: None,
     })
+}
+
+/// WASI has no strings but UTF-8.
+fn utf8(argument: OsString) -> Result<String, Failure> {
+    let error = |argument: OsString| anyhow::anyhow!("the argument {argument:?} is not UTF-8");
+    argument.into_string().map_err(|argument| Failure { status: status::USAGE, error: error(argument) })
 }
 
 fn duplicate(stream: impl AsFd) -> anyhow::Result<OwnedFd> {
