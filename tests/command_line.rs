@@ -115,7 +115,7 @@ fn inspection_tells_what_a_module_lacks() {
     let text = outcome.text();
     assert!(text.contains("env::no_such_function (i32) -> (i32)   <- not there"), "{text}");
     assert!(text.contains("it cannot be run here: 2\n"), "{text}");
-    assert!(text.contains("  there is no func wasi_snapshot_preview1::no_such_call\n"), "{text}");
+    assert!(text.contains("  there is no func wasi_snapshot_preview1::no_such_call () -> (i32)\n"), "{text}");
 
     let lacking = [
         r#"(module (type (struct (field i32))))"#,

@@ -83,16 +83,14 @@ fn instantiate(module: &Module, store: &mut Store<Wasi>) -> Result<Instance, End
 /// Why instantiation failed: a memory or table that does not fit, a trap of the start function, or of a data segment.
 fn instantiation_ending(error: &Error, store: &Store<Wasi>) -> Ending {
     match error.kind() {
-        ErrorKind::Memory(_) | ErrorKind::Table(_) if store.data().limiter.denied().is_some() => {
-            Ending::cannot_run(store.data().limiter.denied().unwrap_or_default())
-        }
         ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => {
             Ending { kind: exit_kind::TRAPPED, code: trap::TABLE_OUT_OF_BOUNDS, ..Ending::default() }
         }
-        ErrorKind::Memory(_) | ErrorKind::Table(_) | ErrorKind::Linker(_) if error.as_trap_code().is_none() => {
-            Ending::cannot_run(format!("{error}"))
+        ErrorKind::Memory(_) | ErrorKind::Table(_) | ErrorKind::Instantiation(_) | ErrorKind::Linker(_)
+            if error.as_trap_code().is_none() =>
+        {
+            Ending::cannot_run(store.data().limiter.denied().unwrap_or_else(|| format!("{error}")))
         }
-        ErrorKind::Instantiation(_) if error.as_trap_code().is_none() => Ending::cannot_run(format!("{error}")),
         _ => Ending::from_call(error),
     }
 }
