@@ -37,9 +37,9 @@ pub(crate) const DATA: u64 = KERNEL_DATA.start;
 pub(crate) const DATA_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// Most time that a run may take: longer than any deadline here and the grace for readers of output together.
-const WATCHDOG: Duration = Duration::from_secs(30);
+const WATCHDOG: Duration = Duration::from_secs(90);
 /// The deadline of a guest that should not need it.
-const DEADLINE: Duration = Duration::from_secs(5);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Little RAM, a deadline, nothing to read, output thrown away.
 pub(crate) fn config() -> Config {

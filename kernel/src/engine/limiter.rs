@@ -99,7 +99,7 @@ impl Limiter {
 
 /// RAM that a memory of `bytes` bytes can come to use.
 fn in_chunks(bytes: u64) -> u64 {
-    if bytes < CHUNK_BYTES { bytes } else { bytes.next_multiple_of(CHUNK_BYTES) }
+    if bytes < CHUNK_BYTES { bytes } else { bytes.checked_next_multiple_of(CHUNK_BYTES).unwrap_or(u64::MAX) }
 }
 
 impl ResourceLimiter for Limiter {
