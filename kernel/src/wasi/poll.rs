@@ -41,7 +41,7 @@ pub(super) fn oneoff(
         pending.push((subscription, state(wasi, subscription.interest)?));
     }
 
-    let stdin = wait(wasi, &pending);
+    let stdin = wait(&pending);
 
     let mut written = 0u32;
     for (subscription, state) in &pending {
@@ -86,7 +86,7 @@ fn state(wasi: &Wasi, interest: Interest) -> Result<State, Errno> {
 }
 
 /// Waits until something has happened; what is known of standard input then.
-fn wait(wasi: &Wasi, pending: &[(Subscription, State)]) -> WaitResult {
+fn wait(pending: &[(Subscription, State)]) -> WaitResult {
     let wants_stdin = pending.iter().any(|(_, state)| matches!(state, State::Stdin));
     let interests = if wants_stdin { interest::STDIN } else { 0 };
     loop {
