@@ -2,7 +2,7 @@
 //!
 //! Everything that both sides must agree on is here and nowhere else: the guest's address map ([`layout`]), what the
 //! kernel finds at its entry ([`boot`]), the mailbox through which it asks for services ([`mailbox`], [`hypercall`]),
-//! the ring that carries its output ([`ring`]), and the ELF note that tells which version of all this a kernel image
+//! the ring that carries its output ([`ring`]), the error numbers of files and sockets ([`errno`]), and the ELF note that tells which version of all this a kernel image
 //! was built for ([`note`]).
 //!
 //! It is not a place for behaviour: no allocation, no `unsafe`, no policy. All integers are little-endian, as the only
@@ -16,6 +16,8 @@
 )]
 
 pub mod boot;
+pub mod errno;
+pub mod file;
 pub mod hypercall;
 pub mod layout;
 pub mod mailbox;
