@@ -217,7 +217,10 @@ fn statistics_in_json_have_a_schema() {
     assert_eq!(found, all);
     assert_eq!((&stats["exit_status"], &stats["fuel_used"], &stats["ram_bytes"]), (&42.into(), &0.into(), &(64u64 << 20).into()));
     let exits = stats["exits"].as_object().unwrap();
-    assert_eq!(keys(&stats["exits"]), ["demand", "drain_output", "end", "read_clock", "read_stdin", "signal", "wait"]);
+    assert_eq!(
+        keys(&stats["exits"]),
+        ["demand", "drain_output", "end", "files", "read_clock", "read_stdin", "signal", "sockets", "wait"]
+    );
     assert_eq!(exits.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), stats["exits_total"].as_u64().unwrap());
     assert_eq!(stats["exits"]["end"], 1);
     let phases = stats["phases_us"].as_object().unwrap();

@@ -26,6 +26,7 @@ mod hostile {
     mod demand;
     mod doorbell;
     mod endless;
+    mod files;
     mod instructions;
     mod output;
     mod requests;

@@ -10,6 +10,14 @@ use std::{
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // An image that was built already, as a build of several variants of the host side wants it.
+    println!("cargo:rerun-if-env-changed=MOTE_KERNEL");
+    if let Some(image) = env::var_os("MOTE_KERNEL").map(PathBuf::from) {
+        let image = image.canonicalize().map_err(|error| format!("MOTE_KERNEL={}: {error}", image.display()))?;
+        println!("cargo:rerun-if-changed={}", image.display());
+        println!("cargo:rustc-env=MOTE_KERNEL_IMAGE={}", image.display());
+        return Ok(());
+    }
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
     let kernel = root.join("kernel");
     // Exactly what the image is made of: no other change builds it again.

@@ -40,6 +40,14 @@ pub struct BootInfo {
     pub entry: Span,
     /// Arguments of that function as text.
     pub entry_arguments: Span,
+    /// Names of the pre-opened directories as the program sees them. Their handles follow those of the listeners.
+    pub directories: Span,
+    /// Bytes of the ramdisk's archive in [`crate::layout::RAMDISK`], 0 for no ramdisk.
+    pub ramdisk_bytes: u64,
+    /// Listening sockets; their handles count from 0.
+    pub listeners: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Seed of the random generator.
     pub random_seed: [u8; 32],
     /// Clock bases.
@@ -119,6 +127,8 @@ pub struct HostStatus {
     pub free_chunks: u64,
     /// Bit n: standard stream n is broken, as by a pipe without reader.
     pub broken_streams: u64,
+    /// How many writes that came through the ring have failed, ever. Which ones, the next request about the handle tells.
+    pub failed_writes: u64,
 }
 
 /// Offsets of the fields of [`HostStatus`], for both sides' single-word accesses.
@@ -130,14 +140,16 @@ pub mod status_offset {
     pub const FREE_CHUNKS: u64 = core::mem::offset_of!(HostStatus, free_chunks) as u64;
     /// Of [`HostStatus::broken_streams`].
     pub const BROKEN_STREAMS: u64 = core::mem::offset_of!(HostStatus, broken_streams) as u64;
+    /// Of [`HostStatus::failed_writes`].
+    pub const FAILED_WRITES: u64 = core::mem::offset_of!(HostStatus, failed_writes) as u64;
 }
 
 const _: () = {
-    assert!(size_of::<BootInfo>() == 208);
+    assert!(size_of::<BootInfo>() == 240);
     assert!(size_of::<BootInfo>() as u64 <= crate::layout::BOOT_INFO.bytes());
     assert!(core::mem::offset_of!(BootInfo, arguments) == 64);
-    assert!(core::mem::offset_of!(BootInfo, clock) == 160);
-    assert!(size_of::<Span>() == 16 && size_of::<Clock>() == 32 && size_of::<HostStatus>() == 24);
+    assert!(core::mem::offset_of!(BootInfo, clock) == 192);
+    assert!(size_of::<Span>() == 16 && size_of::<Clock>() == 32 && size_of::<HostStatus>() == 32);
 };
 
 #[cfg(test)]

@@ -6,16 +6,45 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+pub mod files;
+
 /// The run is over: [`ExitArgs`]; never answered.
 pub const EXIT: u32 = 1;
-/// Empty the output ring before answering: no arguments. Sent when the ring is full.
+/// Empty the ring before answering: no arguments. Sent when the ring is full. Every other request but [`READ_CLOCK`] does so
+/// too, before it does anything else.
 pub const DRAIN_OUTPUT: u32 = 2;
 /// Read from standard input: [`ReadStdinArgs`]; the bytes come as data, none at the end of the stream.
 pub const READ_STDIN: u32 = 3;
-/// Sleep, or wait for standard input: [`WaitArgs`]; answered with [`WaitResult`].
+/// Sleep, or wait for standard input, files and sockets: [`WaitArgs`]; answered with [`WaitResult`].
 pub const WAIT: u32 = 4;
 /// Renew the clock bases in the boot information: no arguments. Sent only without an invariant time-stamp counter.
 pub const READ_CLOCK: u32 = 5;
+/// Open a path: [`files::OpenArgs`]; answered with [`files::OpenResult`].
+pub const FILE_OPEN: u32 = 16;
+/// Give a handle back: [`files::HandleArgs`]. The status tells of writes through it that failed and of which nothing was
+/// told before; the handle is gone in any case.
+pub const FILE_CLOSE: u32 = 17;
+/// What a handle stands for: [`files::HandleArgs`]; answered with a [`crate::file::FileStat`].
+pub const FILE_STAT: u32 = 18;
+/// Read: [`files::TransferArgs`]; answered with [`files::TransferResult`].
+pub const FILE_READ: u32 = 19;
+/// Write: [`files::TransferArgs`]; answered with [`files::TransferResult`].
+pub const FILE_WRITE: u32 = 20;
+/// Size, space, times, storage of an open file: [`files::ChangeArgs`].
+pub const FILE_CHANGE: u32 = 21;
+/// Entries of a directory from a cookie on: [`files::TransferArgs`]; answered with [`files::TransferResult`]. The buffer gets
+/// as many whole entries as fit, in the layout of witx `dirent`, each followed by its name.
+pub const DIRECTORY_LIST: u32 = 22;
+/// Everything that is done to a path but opening: [`files::PathArgs`].
+pub const PATH: u32 = 23;
+/// Take a connection: [`files::SocketArgs`]; answered with [`files::HandleArgs`].
+pub const SOCKET_ACCEPT: u32 = 24;
+/// Receive: [`files::TransferArgs`]; answered with [`files::TransferResult`].
+pub const SOCKET_RECEIVE: u32 = 25;
+/// Send: [`files::TransferArgs`]; answered with [`files::TransferResult`].
+pub const SOCKET_SEND: u32 = 26;
+/// Close one or both directions: [`files::SocketArgs`].
+pub const SOCKET_SHUTDOWN: u32 = 27;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -102,7 +131,7 @@ pub struct ReadStdinArgs {
 pub struct WaitArgs {
     /// Nanoseconds to wait at most; [`FOREVER_NS`] for no bound.
     pub timeout_ns: u64,
-    /// Bits of [`interest`].
+    /// How many [`files::Interest`]s are the data; at most [`files::MAX_INTERESTS`].
     pub interests: u32,
     /// Zero.
     pub reserved: u32,
@@ -111,34 +140,24 @@ pub struct WaitArgs {
 /// No timeout in [`WaitArgs::timeout_ns`].
 pub const FOREVER_NS: u64 = u64::MAX;
 
-/// Result of [`WAIT`].
+/// Result of [`WAIT`]; the interests come back as data.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WaitResult {
-    /// Those bits of [`WaitArgs::interests`] that are ready; none if the time ran out.
+    /// How many of the interests are ready; 0 if the time ran out.
     pub ready: u32,
-    /// 1 if standard input is at its end or broken, so that a read will not block and give nothing.
-    pub hangup: u32,
-    /// How many bytes can be read at once, as far as the host knows.
-    pub readable_bytes: u64,
+    /// Zero.
+    pub reserved: u32,
 }
 
-/// Bits of [`WaitArgs::interests`].
-pub mod interest {
-    /// Standard input can be read without blocking.
-    pub const STDIN: u32 = 1;
-}
-
-/// Status of an answer: 0, or an error number as Linux has them.
+/// Status of an answer: 0, or the number of a [`crate::errno::Errno`].
 pub mod status {
     /// Done.
     pub const OK: u32 = 0;
-    /// Input/output error.
-    pub const EIO: u32 = 5;
 }
 
 const _: () = {
     assert!(size_of::<ExitArgs>() == 64 && size_of::<ReadStdinArgs>() == 8);
-    assert!(size_of::<WaitArgs>() == 16 && size_of::<WaitResult>() == 16);
+    assert!(size_of::<WaitArgs>() == 16 && size_of::<WaitResult>() == 8);
     assert!(size_of::<ExitArgs>() <= crate::mailbox::ARGUMENT_BYTES);
 };

@@ -16,9 +16,11 @@
 //!             │   output ring            │ RING_HEAD, _DATA rw-
 //!             │   arguments and so on    │ CONFIG           r--
 //!             │   stack between guards   │ STACK            rw-
-//! 0x00c0_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
-//! 0x00e0_0000 │ RAM pool, first part     │ POOL_NEAR        2 MiB chunks of both parts are mapped rw- where the
+//! 0x00c0_0000 │   read-ahead of files    │ READ_AHEAD       rw-
+//! 0x00e0_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
+//! 0x0100_0000 │ RAM pool, first part     │ POOL_NEAR        2 MiB chunks of both parts are mapped rw- where the
 //! 0x1000_0000 │ module file, shared      │ MODULE           r--, up to 2 GiB
+//! 0x9000_0000 │ ramdisk archive, shared  │ RAMDISK          r--, up to 1.5 GiB
 //! 0x1_0000_0000 RAM pool, the rest       │ POOL_FAR         kernel touches the demand regions:
 //!                                          0x0100_0000_0000  HEAP   small allocations
 //!                                          0x0200_0000_0000  MEDIUM 64 KiB up to 2 MiB
@@ -82,7 +84,7 @@ pub const FAULT_DOORBELL: Region = Region::new(DOORBELL.end, PAGE_BYTES);
 pub const IMAGE: Region = Region::new(0x0020_0000, 6 << 20);
 
 /// RAM that exists in every VM and holds everything with a fixed place.
-pub const BASE: Region = Region::new(0x0080_0000, 4 << 20);
+pub const BASE: Region = Region::new(0x0080_0000, 6 << 20);
 /// The kernel's writable segment.
 pub const KERNEL_DATA: Region = Region::new(BASE.start, 1 << 20);
 /// One page holding a [`crate::boot::BootInfo`]; what follows the first unmapped page after the kernel's data.
@@ -102,6 +104,9 @@ pub const CONFIG: Region = Region::new(RING_DATA.end + PAGE_BYTES, 1 << 20);
 /// The kernel's stack; the pages before and after it stay unmapped.
 pub const STACK: Region = Region::new(CONFIG.end + PAGE_BYTES, 512 * 1024);
 
+/// Where the host puts what it reads ahead of files, in windows: see [`crate::hypercall::files::buffer`].
+pub const READ_AHEAD: Region = Region { start: BASE.start + (4 << 20), end: BASE.end };
+
 /// Descriptor tables, ring-0 stubs with their stack, page tables. Ring 3 has no access here, and can only read it in
 /// [`SYSTEM_VIEW`].
 pub const SYSTEM: Region = Region::new(BASE.end, CHUNK_BYTES);
@@ -120,6 +125,9 @@ pub const PAGE_TABLES: Region = Region { start: RING0_STACK.end, end: SYSTEM.end
 
 /// The module file.
 pub const MODULE: Region = Region::new(0x1000_0000, 2 << 30);
+
+/// The archive of a ramdisk.
+pub const RAMDISK: Region = Region::new(MODULE.end, 3 << 29);
 
 /// The first part of the RAM pool, as far as there is RAM for it.
 pub const POOL_NEAR: Region = Region::new(SYSTEM.end, 34 << 20);
@@ -151,8 +159,10 @@ pub const fn is_demand(address: u64) -> bool {
 }
 
 const _: () = {
-    assert!(FAULT_DOORBELL.end <= IMAGE.start && IMAGE.end <= BASE.start && STACK.end < BASE.end);
-    assert!(POOL_NEAR.end <= MODULE.start && MODULE.end <= POOL_FAR.start);
+    assert!(FAULT_DOORBELL.end <= IMAGE.start && IMAGE.end <= BASE.start && STACK.end < READ_AHEAD.start);
+    assert!(POOL_NEAR.end <= MODULE.start && RAMDISK.start.is_multiple_of(CHUNK_BYTES));
+    // Interrupt controllers lie below 4 GiB.
+    assert!(RAMDISK.end <= 0xfec0_0000 && RAMDISK.end <= POOL_FAR.start);
     assert!(IMAGE.start.is_multiple_of(CHUNK_BYTES) && BASE.start.is_multiple_of(CHUNK_BYTES));
     assert!(POOL_NEAR.start.is_multiple_of(CHUNK_BYTES) && POOL_FAR.start.is_multiple_of(CHUNK_BYTES));
     assert!(MODULE.start.is_multiple_of(CHUNK_BYTES) && MIN_RAM_BYTES > BASE.bytes() + 4 * CHUNK_BYTES);
@@ -178,7 +188,7 @@ mod tests {
 
     #[test]
     fn demand_regions_are_disjoint_from_all_else() {
-        for region in [IMAGE, BASE, SYSTEM, POOL_NEAR, POOL_FAR, MODULE, DOORBELL, FAULT_DOORBELL] {
+        for region in [IMAGE, BASE, SYSTEM, POOL_NEAR, POOL_FAR, MODULE, RAMDISK, DOORBELL, FAULT_DOORBELL] {
             assert!(!is_demand(region.start) && !is_demand(region.end - 1));
         }
     }

@@ -25,4 +25,4 @@ pub mod note;
 pub mod ring;
 
 /// Version of the contract. Any change that an old kernel or an old VMM would misread gets a new number.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -1,4 +1,4 @@
-//! The output ring: how the guest's output reaches the host without exits.
+//! The ring: how output and writes to files reach the host without exits.
 //!
 //! The guest appends records to [`crate::layout::RING_DATA`] and then publishes the new head; the host takes records
 //! and publishes the new tail in [`crate::boot::HostStatus`]. Head and tail count bytes ever written and taken, so their
@@ -21,6 +21,10 @@ pub enum Stream {
     Stdout,
     /// Standard error.
     Stderr,
+    /// A write to a file: a [`crate::hypercall::files::PostedWrite`] and the bytes.
+    Write,
+    /// A handle that is given back: four bytes.
+    Close,
     /// A line of the kernel's log with its level: 1 error … 5 trace.
     Log(u8),
 }
@@ -30,6 +34,8 @@ impl Stream {
         match self {
             Self::Stdout => 1,
             Self::Stderr => 2,
+            Self::Write => 3,
+            Self::Close => 4,
             Self::Log(level) => 0x10 | (level as u32 & 0xf),
         }
     }
@@ -38,6 +44,8 @@ impl Stream {
         match code {
             1 => Some(Self::Stdout),
             2 => Some(Self::Stderr),
+            3 => Some(Self::Write),
+            4 => Some(Self::Close),
             0x11..=0x15 => Some(Self::Log((code & 0xf) as u8)),
             _ => None,
         }
@@ -98,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn headers_survive(code in prop::sample::select(std::vec![1u32, 2, 0x11, 0x15]), bytes in 0..=MAX_PAYLOAD_BYTES) {
+        fn headers_survive(code in prop::sample::select(std::vec![1u32, 2, 3, 4, 0x11, 0x15]), bytes in 0..=MAX_PAYLOAD_BYTES) {
             let header = Header { stream: Stream::from_code(code).unwrap(), payload_bytes: bytes };
             prop_assert_eq!(Header::decode(header.encode()), Some(header));
         }

@@ -1,4 +1,4 @@
-//! Output: the producer's end of the ring, and the log that goes through it.
+//! The producer's end of the ring: output, writes to files, and the log.
 
 use core::{
     fmt::{self, Write as _},
@@ -16,17 +16,29 @@ use crate::{guest, hypercall};
 /// Appends `bytes`. Costs an exit only when the ring is full.
 pub(crate) fn write(stream: Stream, bytes: &[u8]) {
     for payload in bytes.chunks(MAX_PAYLOAD_BYTES as usize) {
-        let header = Header { stream, payload_bytes: payload.len() as u32 };
-        // SAFETY: RING_HEAD is a mapped, aligned word that only this kernel writes.
-        let published = unsafe { &*(RING_HEAD.start as *const AtomicU64) };
-        let head = published.load(Ordering::Relaxed);
-        if head.wrapping_sub(guest::ring_tail()) + header.record_bytes() > RING_BYTES {
-            hypercall::drain_output();
-        }
-        copy_in(head, &header.encode().to_le_bytes());
-        copy_in(head.wrapping_add(HEADER_BYTES), payload);
-        published.store(head.wrapping_add(header.record_bytes()), Ordering::Release);
+        post(stream, payload, core::iter::empty(), 0);
     }
+}
+
+/// Appends one record with what is at the `front` and then `parts`, `parts_bytes` together; all of it is at most
+/// [`MAX_PAYLOAD_BYTES`].
+pub(crate) fn post<'a>(stream: Stream, front: &[u8], parts: impl Iterator<Item = &'a [u8]>, parts_bytes: usize) {
+    let header = Header { stream, payload_bytes: (front.len() + parts_bytes) as u32 };
+    // SAFETY: RING_HEAD is a mapped, aligned word that only this kernel writes.
+    let published = unsafe { &*(RING_HEAD.start as *const AtomicU64) };
+    let head = published.load(Ordering::Relaxed);
+    if head.wrapping_sub(guest::ring_tail()) + header.record_bytes() > RING_BYTES {
+        hypercall::drain_output();
+    }
+    copy_in(head, &header.encode().to_le_bytes());
+    let mut at = head.wrapping_add(HEADER_BYTES);
+    copy_in(at, front);
+    at = at.wrapping_add(front.len() as u64);
+    for part in parts {
+        copy_in(at, part);
+        at = at.wrapping_add(part.len() as u64);
+    }
+    published.store(head.wrapping_add(header.record_bytes()), Ordering::Release);
 }
 
 fn copy_in(at: u64, mut bytes: &[u8]) {

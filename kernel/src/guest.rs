@@ -12,7 +12,7 @@ use spin::Once;
 
 use mote_abi::{
     boot::{self, Clock, Span, flags, status_offset},
-    layout::{BOOT_INFO, CONFIG, HOST_STATUS, MODULE, PAGE_BYTES},
+    layout::{BOOT_INFO, CONFIG, HOST_STATUS, MODULE, PAGE_BYTES, RAMDISK},
 };
 
 /// What the host told at the start.
@@ -56,6 +56,25 @@ impl BootInfo {
 
     pub(crate) fn entry_arguments(self) -> Strings {
         strings(self.0.entry_arguments)
+    }
+
+    /// Names of the pre-opened directories, in the order of their handles, which follow those of the listeners.
+    pub(crate) fn directories(self) -> Strings {
+        strings(self.0.directories)
+    }
+
+    /// How many listening sockets there are; their handles count from 0.
+    pub(crate) fn listeners(self) -> u32 {
+        self.0.listeners
+    }
+
+    /// The archive of the ramdisk.
+    pub(crate) fn ramdisk(self) -> Option<&'static [u8]> {
+        match self.0.ramdisk_bytes.min(RAMDISK.bytes()) as usize {
+            0 => None,
+            // SAFETY: the host maps RAMDISK read-only for the whole archive.
+            bytes => Some(unsafe { core::slice::from_raw_parts(RAMDISK.start as *const u8, bytes) }),
+        }
     }
 
     pub(crate) fn ram_bytes(self) -> u64 {
@@ -148,6 +167,11 @@ pub(crate) fn free_ram_bytes() -> u64 {
 /// Whether nobody will ever read what is written to standard stream `stream`.
 pub(crate) fn is_broken(stream: u32) -> bool {
     status(status_offset::BROKEN_STREAMS) >> stream & 1 == 1
+}
+
+/// How many writes that were posted have failed.
+pub(crate) fn failed_writes() -> u64 {
+    status(status_offset::FAILED_WRITES)
 }
 
 fn status(offset: u64) -> u64 {

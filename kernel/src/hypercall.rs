@@ -3,15 +3,16 @@
 use core::ptr;
 
 use mote_abi::{
-    hypercall::{self as abi, ExitArgs, ReadStdinArgs, WaitArgs, WaitResult, status},
+    errno::Errno,
+    hypercall::{
+        self as abi, ExitArgs, ReadStdinArgs, WaitArgs, WaitResult,
+        files::{Interest, MAILBOX_BUFFER, MAX_INTERESTS, buffer},
+        status,
+    },
     layout::{DOORBELL, MAILBOX_DATA},
     mailbox::{DATA_BYTES, REQUEST, RESPONSE, Request, Response},
 };
-use zerocopy::{Immutable, IntoBytes};
-
-/// The host could not do it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HostError;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Ends the run. `texts` are cut to what the mailbox holds, the first ones first.
 pub(crate) fn exit(mut arguments: ExitArgs, texts: [&[u8]; 3]) -> ! {
@@ -44,22 +45,73 @@ pub(crate) fn read_clock() {
 }
 
 /// Reads standard input into `buffer` and returns how many bytes came; 0 at the end of the stream. Blocks.
-pub(crate) fn read_stdin(buffer: &mut [u8]) -> Result<usize, HostError> {
+pub(crate) fn read_stdin(buffer: &mut [u8]) -> Result<usize, Errno> {
     let max_bytes = buffer.len().min(DATA_BYTES) as u32;
-    let response = call(abi::READ_STDIN, &ReadStdinArgs { max_bytes, reserved: 0 });
-    if response.status != status::OK {
-        return Err(HostError);
-    }
+    let response = answered(call(abi::READ_STDIN, &ReadStdinArgs { max_bytes, reserved: 0 }))?;
     let bytes = (response.data_bytes as usize).min(max_bytes as usize);
-    // SAFETY: the source lies in the mailbox, whose size bounds `bytes`; the buffer has at least as many.
-    unsafe { ptr::copy_nonoverlapping(MAILBOX_DATA.start as *const u8, buffer.as_mut_ptr(), bytes) };
+    copy_out(MAILBOX_BUFFER, 0, buffer.get_mut(..bytes).unwrap_or(&mut []));
     Ok(bytes)
 }
 
-/// Sleeps until one of `interests` is ready or `timeout_ns` passed.
-pub(crate) fn wait(timeout_ns: u64, interests: u32) -> WaitResult {
-    let response = call(abi::WAIT, &WaitArgs { timeout_ns, interests, reserved: 0 });
-    response.results().unwrap_or_default()
+/// Sleeps until one of `interests` is ready or `timeout_ns` passed, and fills in which. At most [`MAX_INTERESTS`].
+pub(crate) fn wait(timeout_ns: u64, interests: &mut [Interest]) -> u32 {
+    let interests = {
+        let count = interests.len().min(MAX_INTERESTS);
+        interests.get_mut(..count).unwrap_or(&mut [])
+    };
+    write_data(0, interests.as_bytes());
+    let response = call(abi::WAIT, &WaitArgs { timeout_ns, interests: interests.len() as u32, reserved: 0 });
+    copy_out(MAILBOX_BUFFER, 0, interests.as_mut_bytes());
+    response.results().unwrap_or(WaitResult { ready: 0, reserved: 0 }).ready
+}
+
+/// A request about files or sockets, with `data` in the mailbox, and its result.
+pub(crate) fn file<A: IntoBytes + Immutable, R: FromBytes>(number: u32, arguments: &A, data: &[&[u8]]) -> Result<R, Errno> {
+    let mut at = 0;
+    for part in data {
+        write_data(at, part);
+        at += part.len();
+    }
+    let response = answered(call(number, arguments))?;
+    response.results().ok_or(Errno::Io)
+}
+
+/// As [`file`], for an answer that is in the mailbox: how many bytes it has.
+pub(crate) fn file_data<A: IntoBytes + Immutable>(number: u32, arguments: &A, data: &[&[u8]]) -> Result<usize, Errno> {
+    let mut at = 0;
+    for part in data {
+        write_data(at, part);
+        at += part.len();
+    }
+    let response = answered(call(number, arguments))?;
+    Ok((response.data_bytes as usize).min(DATA_BYTES))
+}
+
+/// Copies out of buffer `number` from `offset` on what `to` takes; nothing if that is not in the buffer.
+pub(crate) fn copy_out(number: u32, offset: usize, to: &mut [u8]) {
+    let Some(region) = buffer(number) else { return };
+    let start = region.start + offset as u64;
+    if region.contains_range(start, to.len() as u64) {
+        // SAFETY: the range was just checked to lie in a buffer, all of which is mapped, and the host writes it only while
+        // this vCPU waits for an answer.
+        unsafe { ptr::copy_nonoverlapping(start as *const u8, to.as_mut_ptr(), to.len()) };
+    }
+}
+
+/// Copies into the mailbox's data area from `offset` on; nothing if that is not in it.
+pub(crate) fn write_data(offset: usize, bytes: &[u8]) {
+    let start = MAILBOX_DATA.start + offset as u64;
+    if MAILBOX_DATA.contains_range(start, bytes.len() as u64) {
+        // SAFETY: the range was just checked to lie within the data area, which is mapped and used by nobody else.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), start as *mut u8, bytes.len()) };
+    }
+}
+
+fn answered(response: Response) -> Result<Response, Errno> {
+    match response.status {
+        status::OK => Ok(response),
+        code => Err(u16::try_from(code).ok().and_then(Errno::from_code).unwrap_or(Errno::Io)),
+    }
 }
 
 fn call<T: IntoBytes + Immutable>(number: u32, arguments: &T) -> Response {
@@ -67,12 +119,6 @@ fn call<T: IntoBytes + Immutable>(number: u32, arguments: &T) -> Response {
     // SAFETY: RESPONSE is in the mapped mailbox page and aligned, and every bit pattern is a Response. The host wrote
     // it before it let this vCPU go on.
     unsafe { ptr::read_volatile(RESPONSE as *const Response) }
-}
-
-fn write_data(offset: usize, bytes: &[u8]) {
-    debug_assert!(offset + bytes.len() <= DATA_BYTES);
-    // SAFETY: callers keep offset + length within the data area, which is mapped and used by nobody else.
-    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), (MAILBOX_DATA.start as *mut u8).add(offset), bytes.len()) };
 }
 
 /// Leaves the request in the mailbox and stores to the doorbell: the vCPU exits and comes back with the answer.

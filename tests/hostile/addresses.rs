@@ -2,9 +2,9 @@
 
 use iced_x86::code_asm::{byte_ptr, qword_ptr, rax, rsp};
 use mote_abi::layout::{
-    BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HEAP, HOST_STATUS, IDT, IMAGE, KERNEL_DATA, LARGE,
-    MAILBOX, MEDIUM, MODULE, PAGE_BYTES, PAGE_TABLES, POOL_FAR, POOL_NEAR, RING_DATA, RING0_STACK, STACK, STUBS, SYSTEM,
-    SYSTEM_VIEW, TSS,
+    BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HEAP, HOST_STATUS, IDT, IMAGE, KERNEL_DATA, LARGE, MAILBOX,
+    MEDIUM, MODULE, PAGE_BYTES, PAGE_TABLES, POOL_FAR, POOL_NEAR, RAMDISK, READ_AHEAD, RING_DATA, RING0_STACK, STACK, STUBS,
+    SYSTEM, SYSTEM_VIEW, TSS,
 };
 
 use crate::support::{
@@ -92,13 +92,14 @@ fn between_the_regions_is_nothing() {
         ("after the mailbox", MAILBOX.end),
         ("after the ring", RING_DATA.end),
         ("configuration, if there is none", CONFIG.start),
-        ("end of base", BASE.end - 1),
+        ("before the windows of files", READ_AHEAD.start - 1),
         ("before the doorbell", DOORBELL.start - 1),
         ("after the fault doorbell", FAULT_DOORBELL.end),
         ("page tables", PAGE_TABLES.start),
         ("last page table", PAGE_TABLES.end - 1),
         ("after the module", MODULE.start + PAGE_BYTES),
         ("end of the module region", MODULE.end - 1),
+        ("ramdisk, if there is none", RAMDISK.start),
         ("pool", POOL_NEAR.start),
         ("second part of the pool", POOL_FAR.start),
         ("before the heap", HEAP.start - 1),
@@ -149,6 +150,7 @@ fn what_can_be_written_cannot_be_executed() {
         ("host status", HOST_STATUS.start),
         ("mailbox", MAILBOX.start),
         ("ring", RING_DATA.start),
+        ("window of a file", READ_AHEAD.start),
         ("doorbell", DOORBELL.start),
         ("module", MODULE.start),
         ("view of the stubs", SYSTEM_VIEW.start + (STUBS.start - SYSTEM.start)),

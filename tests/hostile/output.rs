@@ -9,6 +9,7 @@ use iced_x86::code_asm::*;
 use mote_abi::{
     boot::status_offset,
     hypercall::DRAIN_OUTPUT,
+    hypercall::files::PostedWrite,
     layout::{HOST_STATUS, RING_DATA, RING_HEAD},
     mailbox::Request,
     ring::{HEADER_BYTES, Header, MAX_PAYLOAD_BYTES, RING_BYTES, Stream, used_bytes},
@@ -257,6 +258,10 @@ fn take_all(words: &[u32], head: u64) -> ([Vec<u8>; 2], bool) {
             Stream::Stdout => streams[0].extend(payload),
             Stream::Stderr => streams[1].extend(payload),
             Stream::Log(_) => {}
+            // Without a header of its own a write is no record; a write to, or a close of, what is not open does nothing.
+            Stream::Write if (header.payload_bytes as usize) < size_of::<PostedWrite>() => return (streams, false),
+            Stream::Close if header.payload_bytes != 4 => return (streams, false),
+            Stream::Write | Stream::Close => {}
         }
         at += header.record_bytes() as usize / 4;
         left -= header.record_bytes();
@@ -265,7 +270,7 @@ fn take_all(words: &[u32], head: u64) -> ([Vec<u8>; 2], bool) {
 }
 
 fn ring_word() -> impl Strategy<Value = u32> {
-    let code = prop::sample::select(vec![1u32, 2, 0x11, 0x13, 0x15]);
+    let code = prop::sample::select(vec![1u32, 2, 3, 4, 0x11, 0x13, 0x15]);
     let header = (code, 0u32..64).prop_map(|(code, bytes)| bytes << 8 | code);
     prop_oneof![20 => header, 1 => any::<u32>()]
 }

@@ -1,9 +1,13 @@
 //! What the mailbox says: every number with any contents.
 
+use std::ops::RangeInclusive;
+
 use iced_x86::code_asm::{CodeAssembler, dword_ptr};
 use mote_abi::{
     hypercall::{
-        DRAIN_OUTPUT, EXIT, ExitArgs, FOREVER_NS, READ_CLOCK, READ_STDIN, ReadStdinArgs, WAIT, WaitArgs, exit_kind, interest,
+        DRAIN_OUTPUT, EXIT, ExitArgs, FILE_OPEN, FOREVER_NS, READ_CLOCK, READ_STDIN, ReadStdinArgs, SOCKET_SHUTDOWN, WAIT,
+        WaitArgs, exit_kind,
+        files::{Interest, MAX_INTERESTS, STDIN, interest},
         trap,
     },
     layout::{MAILBOX, MAILBOX_DATA},
@@ -22,6 +26,9 @@ use crate::support::{
 const DATA_LIMIT: u32 = DATA_BYTES as u32;
 /// Bytes of random data behind the requests.
 const NOISE_BYTES: usize = 4096;
+const MOST_INTERESTS: u32 = MAX_INTERESTS as u32;
+/// Numbers that have a file of tests of their own.
+const ABOUT_FILES: RangeInclusive<u32> = FILE_OPEN..=SOCKET_SHUTDOWN;
 /// Longer than any deadline here.
 const LONG_NS: u64 = 1 << 40;
 
@@ -37,7 +44,7 @@ fn arguments() -> impl Strategy<Value = [u8; ARGUMENT_BYTES]> {
 /// Waits are either over at once or longer than the deadline, so that it is certain how they end.
 fn wait() -> impl Strategy<Value = Request> {
     let timeout = prop_oneof![9 => 0u64..100_000, 1 => LONG_NS..];
-    let interests = prop_oneof![Just(0), Just(interest::STDIN), any::<u32>()];
+    let interests = prop_oneof![Just(0), 1..8u32, MOST_INTERESTS..MOST_INTERESTS + 2, any::<u32>()];
     (timeout, interests, any::<u32>())
         .prop_map(|(timeout_ns, interests, reserved)| Request::new(WAIT, &WaitArgs { timeout_ns, interests, reserved }, 0))
 }
@@ -48,7 +55,7 @@ fn request() -> impl Strategy<Value = Request> {
         2 => Just(DRAIN_OUTPUT),
         2 => Just(READ_STDIN),
         2 => Just(READ_CLOCK),
-        1 => any::<u32>().prop_filter("a wait", |number| *number != WAIT),
+        1 => any::<u32>().prop_filter("a wait, or about files", |number| *number != WAIT && !ABOUT_FILES.contains(number)),
     ];
     let any_other =
         (number, any::<u32>(), arguments()).prop_map(|(number, data_bytes, arguments)| Request { number, data_bytes, arguments });
@@ -67,8 +74,8 @@ fn verdict(request: &Request) -> Option<Verdict> {
             let WaitArgs { timeout_ns, interests, .. } = request.arguments().unwrap();
             match interests {
                 0 => (timeout_ns >= LONG_NS).then_some(Verdict::DeadlineExceeded),
-                // There is no input, which is known at once.
-                interest::STDIN => None,
+                // There is neither input nor anything open, which is known at once.
+                1..=MOST_INTERESTS => None,
                 _ => Some(Verdict::BadRequest),
             }
         }
@@ -201,12 +208,15 @@ fn waiting_for_ever_meets_the_deadline() {
     }
     let read = Request::new(READ_STDIN, &ReadStdinArgs { max_bytes: 1, reserved: 0 }, 0);
     let wait = |timeout_ns, interests| Request::new(WAIT, &WaitArgs { timeout_ns, interests, reserved: 0 }, 0);
-    for request in
-        [read, wait(FOREVER_NS, 0), wait(FOREVER_NS, interest::STDIN), wait(FOREVER_NS - 1, 0), wait(1 << 63, interest::STDIN)]
-    {
+    let stdin = Interest { handle: STDIN, events: interest::READ, ..Interest::default() };
+    for request in [read, wait(FOREVER_NS, 0), wait(FOREVER_NS, 1), wait(FOREVER_NS - 1, 0), wait(1 << 63, 1)] {
         let (reader, _writer) = std::io::pipe().unwrap();
         let config = Config { stdin: Input::Fd(reader.into()), ..config_with_deadline(100) };
-        let report = run_with(config, &[], |a| call(a, &request).and_then(|()| exit(a, 7)));
+        let report = run_with(config, stdin.as_bytes(), |a| {
+            copy(a, CONSTANTS, MAILBOX_DATA.start, size_of::<Interest>() as u64)?;
+            call(a, &request)?;
+            exit(a, 7)
+        });
         assert_eq!(Verdict::of(&report.ending), Verdict::DeadlineExceeded, "{request:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::TcpListener,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -12,6 +13,8 @@ use mote_abi::{
     layout::{CONFIG, MAX_RAM_BYTES, MIN_RAM_BYTES},
 };
 use thiserror::Error;
+
+use crate::{directory::Directory, ramdisk::Ramdisk};
 
 /// Everything about one run but kernel and module.
 #[derive(Debug)]
@@ -28,6 +31,13 @@ pub struct Config {
     pub stdout: Output,
     /// Where standard error goes.
     pub stderr: Output,
+    /// Directories of the host, in the order of their descriptors, which begin after those of the listeners.
+    pub directories: Vec<Directory>,
+    /// Sockets that listen already; the first becomes descriptor 3.
+    pub listeners: Vec<TcpListener>,
+    /// A file system at `/`, with a descriptor after all others. What the program writes to it is in memory, and gone at the
+    /// end.
+    pub ramdisk: Option<Arc<Ramdisk>>,
     /// Bounds.
     pub limits: Limits,
     /// Ends the run when it becomes readable, as a pipe to which a signal handler writes.
@@ -67,11 +77,13 @@ pub struct Limits {
     pub wasm_stack_bytes: u64,
     /// WebAssembly functions that call each other.
     pub wasm_frames: u64,
+    /// Files, directories and connections of the host that are open at a time, beside those that the program is given.
+    pub open_files: usize,
 }
 
 impl Default for Limits {
     /// 1 GiB of RAM, of which only what is touched is taken from the host; no fuel, no deadline; a stack for 50,000
-    /// frames.
+    /// frames, 512 open files.
     fn default() -> Self {
         Self {
             ram_bytes: 1 << 30,
@@ -80,6 +92,7 @@ impl Default for Limits {
             deadline: None,
             wasm_stack_bytes: 8 << 20,
             wasm_frames: 50_000,
+            open_files: 512,
         }
     }
 }
@@ -94,6 +107,9 @@ impl Default for Config {
             stdin: Input::Empty,
             stdout: Output::Null,
             stderr: Output::Null,
+            directories: Vec::new(),
+            listeners: Vec::new(),
+            ramdisk: None,
             limits: Limits::default(),
             interrupt_on: None,
             log_level: LogLevel::Off,
@@ -178,7 +194,7 @@ pub enum ConfigError {
     /// A NUL byte where the guest's strings end.
     #[error("{what} {text:?} contains a NUL byte")]
     Nul {
-        /// Argument, environment variable or function name.
+        /// Argument, environment variable, function or directory name.
         what: &'static str,
         /// The text.
         text: String,
@@ -190,7 +206,7 @@ pub enum ConfigError {
         name: String,
     },
     /// Too many or too long strings.
-    #[error("arguments and environment take {bytes} bytes, at most {} can be passed", CONFIG.bytes())]
+    #[error("arguments, environment and names of directories take {bytes} bytes, at most {} can be passed", CONFIG.bytes())]
     TooLarge {
         /// What they take.
         bytes: usize,
@@ -205,6 +221,7 @@ pub(crate) struct Strings {
     pub(crate) environment: Span,
     pub(crate) entry: Span,
     pub(crate) entry_arguments: Span,
+    pub(crate) directories: Span,
 }
 
 impl Config {
@@ -227,6 +244,8 @@ impl Config {
             strings.entry = strings.push("function name", std::slice::from_ref(function))?;
             strings.entry_arguments = strings.push("argument", arguments)?;
         }
+        let directories: Vec<String> = self.directories.iter().map(|directory| directory.guest.clone()).collect();
+        strings.directories = strings.push("directory name", &directories)?;
         Ok(strings)
     }
 }

@@ -257,6 +257,13 @@ pub enum HostFailure {
     /// The output could not be taken or written, for a reason that was lost.
     #[error("the output could not be written")]
     OutputFailed,
+    /// The host told that the writing of a file failed, when the program had been told that it was written, and had not asked
+    /// since.
+    #[error(
+        "bytes that the program wrote to a file are lost: the host could not store them (no space, or a limit of sizes), and the \
+         program ended without closing or syncing the file"
+    )]
+    LostWrites,
     /// Standard output or error could not be written.
     #[error("cannot write {stream}: {source}")]
     Output {

@@ -17,12 +17,13 @@
 //! ```
 //!
 //! The way of a call through this crate: [`Module`] and [`KernelImage`] (loader) → [`Vm`] (memory, tables, vCPU) → run
-//! loop → exit → request → one service each for output, standard input, waiting, clocks and memory. What the guest says is
+//! loop → exit → request → one service each for output, standard input, files, sockets, waiting, clocks and memory. What the guest says is
 //! an allegation everywhere: it is copied in, checked, and answered or refused, and no value of it can make this crate
 //! panic.
 
 mod config;
 mod control;
+mod directory;
 mod ending;
 mod exit;
 mod image;
@@ -30,6 +31,7 @@ pub mod inspect;
 mod kvm;
 mod memory;
 mod module;
+mod ramdisk;
 mod request;
 mod run;
 mod service;
@@ -41,10 +43,12 @@ mod vm;
 
 pub use config::{Config, ConfigError, Entry, Input, Limits, LogLevel, Output, SharedBuffer};
 pub use control::InterruptHandle;
+pub use directory::{Access, Directory, DirectoryError};
 pub use ending::{Ending, Exception, GuestFault, HostFailure, Rejection, Trap, TrapKind};
 pub use image::{ImageError, KernelImage};
 pub use kvm::{KvmError, open as open_kvm};
 pub use memory::MemoryError;
 pub use module::{Module, ModuleError};
+pub use ramdisk::{Ramdisk, RamdiskError};
 pub use stats::{ExitCounts, Phases, Stats};
 pub use vm::{Report, Vm, VmError};

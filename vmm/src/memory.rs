@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
 };
 
@@ -14,7 +14,9 @@ use mote_abi::layout::{
 };
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use thiserror::Error;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, mmap::MmapRegionBuilder};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, mmap::MmapRegionBuilder};
+
+use crate::request::Area;
 
 /// Host memory that could not be had.
 #[derive(Debug, Error)]
@@ -215,6 +217,81 @@ impl GuestRam {
     }
 }
 
+/// Whether what was received stays to be received again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    Taken,
+    Stays,
+}
+
+/// pread(2) into guest memory.
+pub(crate) fn read_at(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area, offset: u64) -> io::Result<usize> {
+    let offset = to_offset(offset)?;
+    // SAFETY: by the contract of `transfer` the range is valid for writes.
+    transfer(memory, area, |start, bytes| unsafe { libc::pread(fd.as_raw_fd(), start, bytes, offset) })
+}
+
+/// pwrite(2) out of guest memory.
+pub(crate) fn write_at(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area, offset: u64) -> io::Result<usize> {
+    let offset = to_offset(offset)?;
+    // SAFETY: by the contract of `transfer` the range is valid for reads.
+    transfer(memory, area, |start, bytes| unsafe { libc::pwrite(fd.as_raw_fd(), start, bytes, offset) })
+}
+
+/// pwritev2(2) out of guest memory to the end of a file.
+pub(crate) fn append(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area) -> io::Result<usize> {
+    transfer(memory, area, |start, bytes| {
+        let vector = libc::iovec { iov_base: start, iov_len: bytes };
+        // SAFETY: one vector, whose range is valid for reads by the contract of `transfer`.
+        unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const vector, 1, 0, libc::RWF_APPEND) }
+    })
+}
+
+/// read(2) into guest memory.
+pub(crate) fn read_stream(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area) -> io::Result<usize> {
+    // SAFETY: by the contract of `transfer` the range is valid for writes.
+    transfer(memory, area, |start, bytes| unsafe { libc::read(fd.as_raw_fd(), start, bytes) })
+}
+
+/// write(2) out of guest memory.
+pub(crate) fn write_stream(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area) -> io::Result<usize> {
+    // SAFETY: by the contract of `transfer` the range is valid for reads.
+    transfer(memory, area, |start, bytes| unsafe { libc::write(fd.as_raw_fd(), start, bytes) })
+}
+
+/// recv(2) into guest memory, without waiting.
+pub(crate) fn receive(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area, how: Received) -> io::Result<usize> {
+    let peek = if how == Received::Stays { libc::MSG_PEEK } else { 0 };
+    // SAFETY: by the contract of `transfer` the range is valid for writes.
+    transfer(memory, area, |start, bytes| unsafe { libc::recv(fd.as_raw_fd(), start, bytes, libc::MSG_DONTWAIT | peek) })
+}
+
+/// send(2) out of guest memory, without waiting and without SIGPIPE.
+pub(crate) fn send(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: by the contract of `transfer` the range is valid for reads.
+    transfer(memory, area, |start, bytes| unsafe { libc::send(fd.as_raw_fd(), start, bytes, flags) })
+}
+
+/// Calls `call` with the host address and the size of `area`, which is guest RAM for as long as the call lasts: valid for
+/// reads and writes by the host's kernel. The guest may change it at any time; no reference to it is made.
+fn transfer(
+    memory: &GuestMemoryMmap,
+    area: Area,
+    call: impl FnOnce(*mut libc::c_void, usize) -> libc::ssize_t,
+) -> io::Result<usize> {
+    if area.bytes == 0 {
+        return Ok(0);
+    }
+    let slice = memory.get_slice(area.start, area.bytes).map_err(io::Error::other)?;
+    let guard = slice.ptr_guard_mut();
+    usize::try_from(call(guard.as_ptr().cast(), guard.len())).map_err(|_| io::Error::last_os_error())
+}
+
+fn to_offset(offset: u64) -> io::Result<i64> {
+    i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
 /// Counts the pages of a mapping that are present (mincore(2)).
 fn resident_bytes(mapping: &Mapping) -> u64 {
     let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(4096);
@@ -240,7 +317,7 @@ mod tests {
 
     #[test]
     fn ram_is_where_the_layout_says_and_nowhere_else() {
-        let ram = GuestRam::new(62 << 20).unwrap();
+        let ram = GuestRam::new(64 << 20).unwrap();
         for at in [BASE.start, SYSTEM.start, POOL_NEAR.start, POOL_FAR.start, POOL_FAR.start + (24 << 20) - 8] {
             ram.memory().write_obj(at, GuestAddress(at)).unwrap();
             assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(at)).unwrap(), at);

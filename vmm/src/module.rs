@@ -181,7 +181,7 @@ fn in_one_line(error: &wat::Error) -> String {
 }
 
 /// A path for messages: without control characters, so that a message is one line and leaves terminals alone.
-fn shown(path: &Path) -> String {
+pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string().replace(char::is_control, "\u{fffd}")
 }
 

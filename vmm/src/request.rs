@@ -1,17 +1,23 @@
 //! Requests: what the mailbox holds, copied out once and checked into a type.
 
+mod files;
+
 use std::time::Duration;
 
 use mote_abi::{
-    hypercall::{self, ExitArgs, FOREVER_NS, ReadStdinArgs, WaitArgs, exit_kind, interest},
+    hypercall::{
+        self, ExitArgs, FOREVER_NS, ReadStdinArgs, WaitArgs, exit_kind,
+        files::{Interest, MAX_INTERESTS},
+    },
     layout::MAILBOX_DATA,
     mailbox::{DATA_BYTES, REQUEST, Request as RawRequest},
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 use crate::ending::{Ending, GuestFault, Rejection, Trap, TrapKind};
-use zerocopy::IntoBytes;
+
+pub(crate) use files::{Area, Change, FileRequest, Open, PathOperation, Times, Transfer};
 
 /// Longest text that is taken from a guest.
 const MAX_TEXT_BYTES: usize = 16 << 10;
@@ -22,8 +28,9 @@ pub(crate) enum Request {
     Exit(Box<ExitReport>),
     DrainOutput,
     ReadStdin { max_bytes: usize },
-    Wait { timeout: Option<Duration>, stdin: bool },
+    Wait { timeout: Option<Duration>, interests: Vec<Interest> },
     ReadClock,
+    File(FileRequest),
 }
 
 /// What the guest says of its end.
@@ -69,16 +76,29 @@ impl Request {
             }
             hypercall::WAIT => {
                 let arguments: WaitArgs = raw.arguments().ok_or_else(no_arguments)?;
-                if arguments.interests & !interest::STDIN != 0 {
-                    return Err(bad(format!("a wait for unknown events {:#x}", arguments.interests)));
-                }
                 let timeout = (arguments.timeout_ns != FOREVER_NS).then(|| Duration::from_nanos(arguments.timeout_ns));
-                Ok(Self::Wait { timeout, stdin: arguments.interests & interest::STDIN != 0 })
+                Ok(Self::Wait { timeout, interests: interests(arguments.interests, data)? })
             }
             hypercall::READ_CLOCK => Ok(Self::ReadClock),
-            number => Err(bad(format!("unknown number {number:#x}"))),
+            number => match FileRequest::decode(raw, data)? {
+                Some(request) => Ok(Self::File(request)),
+                None => Err(bad(format!("unknown number {number:#x}"))),
+            },
         }
     }
+}
+
+fn interests(count: u32, data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFault>) -> Result<Vec<Interest>, GuestFault> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if count > MAX_INTERESTS {
+        return Err(GuestFault::BadRequest(format!("a wait for {count} events")));
+    }
+    let mut interests = vec![Interest::default(); count];
+    let bytes = data(0, count * size_of::<Interest>())?;
+    for (to, from) in interests.as_mut_bytes().iter_mut().zip(bytes) {
+        *to = from;
+    }
+    Ok(interests)
 }
 
 impl ExitReport {
@@ -138,7 +158,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_request_is_decoded_or_refused(number in 0u32..8, arguments in prop::array::uniform32(any::<u8>()), more in prop::array::uniform32(any::<u8>())) {
+        fn any_request_is_decoded_or_refused(number in 0u32..32, arguments in prop::array::uniform32(any::<u8>()), more in prop::array::uniform32(any::<u8>())) {
             let mut raw = RawRequest { number, data_bytes: 0, arguments: [0; ARGUMENT_BYTES] };
             raw.arguments[..32].copy_from_slice(&arguments);
             raw.arguments[32..64].copy_from_slice(&more);

@@ -9,7 +9,8 @@ use std::{
 
 use kvm_ioctls::{VcpuFd, VmFd};
 use mote_abi::{
-    hypercall::{WaitResult, interest, status},
+    errno::Errno,
+    hypercall::{WaitResult, status},
     layout::MAILBOX_DATA,
     mailbox::{RESPONSE, Response},
 };
@@ -24,12 +25,15 @@ use crate::{
     image::KernelImage,
     memory::GuestRam,
     module::Module,
-    request::{ExitReport, Request},
+    ramdisk::Ramdisk,
+    request::{ExitReport, FileRequest, Request},
     service::{
         clock::ClockService,
         demand::{DemandService, Resolution},
+        files::{FileService, Refusal},
         output::{self, DrainError, OutputService, Patience},
-        stdin::{Stdin, Stopped},
+        stdin::Stdin,
+        wait::{self, Stopped},
     },
     stats::Stats,
     vcpu,
@@ -49,12 +53,14 @@ pub(crate) struct Runner {
     pub(crate) demand: DemandService,
     pub(crate) clock: ClockService,
     pub(crate) stdin: Stdin,
+    pub(crate) files: Arc<FileService>,
     pub(crate) housekeeping: Housekeeping,
     pub(crate) deadline: Option<Duration>,
     pub(crate) interrupt_on: Option<OwnedFd>,
     pub(crate) stats: Stats,
     pub(crate) _kernel: Arc<KernelImage>,
     pub(crate) _module: Arc<Module>,
+    pub(crate) _ramdisk: Option<Arc<Ramdisk>>,
 }
 
 /// What an exit leads to.
@@ -78,7 +84,10 @@ impl Runner {
             Err(error) => Ending::HostFailure(HostFailure::Machine(format!("no thread for housekeeping: {error}"))),
         };
         let flushing = Instant::now();
-        let ending = self.housekeeping.finish(ending);
+        let mut ending = self.housekeeping.finish(ending);
+        if self.files.has_lost_writes() {
+            ending = replace_success(ending, HostFailure::LostWrites.into());
+        }
         if let Ok(keeper) = keeper {
             // It saw the end and returns at once. A panic in it would be a mistake of ours, and is already reported.
             let _joined = keeper.join();
@@ -180,18 +189,37 @@ impl Runner {
                     }
                     Err(error) => {
                         tracing::warn!(%error, "reading standard input");
-                        Response::new(status::EIO, &0u32, 0)
+                        refused(Errno::Io)
                     }
                 };
                 self.respond(&response)?;
             }
-            Request::Wait { timeout, stdin } => {
+            Request::Wait { timeout, mut interests } => {
                 exits.wait += 1;
                 self.housekeeping.drain()?;
-                let found = self.stdin.wait(stdin, timeout, control).map_err(|Stopped| end_of(control))?;
-                let ready = if found.readable { interest::STDIN } else { 0 };
-                let result = WaitResult { ready, hangup: u32::from(found.hangup), readable_bytes: found.bytes };
-                self.respond(&Response::new(status::OK, &result, 0))?;
+                let ready = wait::wait(&mut interests, timeout, &self.stdin, &self.files, control);
+                let ready = ready.map_err(|Stopped| end_of(control))?;
+                let bytes = interests.as_bytes();
+                self.write(MAILBOX_DATA.start, bytes)?;
+                let result = WaitResult { ready, reserved: 0 };
+                self.respond(&Response::new(status::OK, &result, u32::try_from(bytes.len()).unwrap_or(0)))?;
+            }
+            Request::File(request) => {
+                match &request {
+                    FileRequest::Accept { .. }
+                    | FileRequest::Receive(_)
+                    | FileRequest::Send(_)
+                    | FileRequest::Shutdown { .. } => exits.sockets += 1,
+                    _ => exits.files += 1,
+                }
+                // What was posted comes before what is asked.
+                self.housekeeping.drain()?;
+                let response = match self.files.answer(request, self.housekeeping.ram.memory(), control) {
+                    Ok(response) => response,
+                    Err(Refusal::Errno(errno)) => refused(errno),
+                    Err(Refusal::Stopped) => return Err(end_of(control)),
+                };
+                self.respond(&response)?;
             }
             Request::ReadClock => {
                 exits.read_clock += 1;
@@ -223,6 +251,10 @@ impl Runner {
         let written = self.housekeeping.ram.memory().write_slice(bytes, GuestAddress(at));
         written.map_err(|error| HostFailure::Machine(error.to_string()))
     }
+}
+
+fn refused(errno: Errno) -> Response {
+    Response::new(u32::from(errno.code()), &0u32, 0)
 }
 
 fn stopped(reason: StopReason) -> Ending {

@@ -1,16 +1,17 @@
 //! KVM memory slots: which host memory a guest-physical range is.
 //!
-//! A slot costs time in proportion to its size, and more once a vCPU exists; so a VM begins with three, and RAM beyond
+//! A slot costs time in proportion to its size, and more once a vCPU exists; so a VM begins with three, or four with a ramdisk, and RAM beyond
 //! the first part of the pool gets its slots as it is used, each as large as all before it.
 
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
-use mote_abi::layout::{BASE, CHUNK_BYTES, IMAGE, MODULE, PAGE_BYTES, POOL_FAR, POOL_NEAR};
+use mote_abi::layout::{BASE, CHUNK_BYTES, IMAGE, MODULE, PAGE_BYTES, POOL_FAR, POOL_NEAR, RAMDISK};
 
 use crate::{
     image::KernelImage,
     memory::{GuestRam, Mapping},
     module::Module,
+    ramdisk::Ramdisk,
 };
 
 /// Smallest slot that is added later.
@@ -30,14 +31,21 @@ pub(crate) struct Slots {
 
 impl Slots {
     /// Adds the slots that every VM begins with. What is shared between VMs is read-only.
-    pub(crate) fn add(vm: &VmFd, ram: &GuestRam, kernel: &KernelImage, module: &Module) -> Result<Self, kvm_ioctls::Error> {
+    pub(crate) fn add(
+        vm: &VmFd,
+        ram: &GuestRam,
+        kernel: &KernelImage,
+        module: &Module,
+        ramdisk: Option<&Ramdisk>,
+    ) -> Result<Self, kvm_ioctls::Error> {
         let first: [(u64, &Mapping, u32); 3] = [
             (BASE.start, &ram.near, 0),
             (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY),
             (MODULE.start, module.mapping(), KVM_MEM_READONLY),
         ];
         let mut slots = Self::new(ram);
-        for (address, mapping, flags) in first {
+        let ramdisk = ramdisk.map(|ramdisk| (RAMDISK.start, ramdisk.mapping(), KVM_MEM_READONLY));
+        for (address, mapping, flags) in first.into_iter().chain(ramdisk) {
             slots.add_one(vm, address, mapping, 0, mapping.bytes().next_multiple_of(PAGE_BYTES), flags)?;
         }
         Ok(slots)
@@ -112,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_chunk_is_counted_and_both_parts_are_used() {
-        for ram_bytes in [16 << 20, 38 << 20, 40 << 20, 1 << 30] {
+        for ram_bytes in [16 << 20, 40 << 20, 42 << 20, 1 << 30] {
             let ram = GuestRam::new(ram_bytes).unwrap();
             let mut slots = Slots::new(&ram);
             // Without a VM no slot can be added; far chunks are counted all the same.

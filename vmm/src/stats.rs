@@ -45,6 +45,10 @@ pub struct ExitCounts {
     pub read_stdin: u64,
     /// Sleeps and waits.
     pub wait: u64,
+    /// Requests about files and directories.
+    pub files: u64,
+    /// Requests about sockets.
+    pub sockets: u64,
     /// Clock readings, on machines without an invariant time-stamp counter.
     pub read_clock: u64,
     /// First touches of 2 MiB of demand memory.
@@ -56,7 +60,7 @@ pub struct ExitCounts {
 impl ExitCounts {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Self { end, drain_output, read_stdin, wait, read_clock, demand, signal } = self;
-        end + drain_output + read_stdin + wait + read_clock + demand + signal
+        let Self { end, drain_output, read_stdin, wait, files, sockets, read_clock, demand, signal } = self;
+        end + drain_output + read_stdin + wait + files + sockets + read_clock + demand + signal
     }
 }

@@ -4,7 +4,7 @@
 
 use mote_abi::layout::{
     BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MODULE, PAGE_BYTES,
-    PAGE_TABLES, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
+    PAGE_TABLES, RAMDISK, READ_AHEAD, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
 };
 use mote_machine::{
     descriptor,
@@ -46,6 +46,14 @@ impl From<MapError<TableError>> for TablesError {
     }
 }
 
+/// How large the parts are that differ between VMs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) module_bytes: u64,
+    pub(crate) ramdisk_bytes: u64,
+    pub(crate) config_bytes: u64,
+}
+
 /// The page tables of one VM.
 #[derive(Debug)]
 pub(crate) struct Tables {
@@ -56,13 +64,8 @@ pub(crate) struct Tables {
 pub(crate) const ROOT: u64 = PAGE_TABLES.start;
 
 impl Tables {
-    /// Writes everything for a VM with this image and module.
-    pub(crate) fn build(
-        memory: &GuestMemoryMmap,
-        image: &KernelImage,
-        module_bytes: u64,
-        config_bytes: u64,
-    ) -> Result<Self, TablesError> {
+    /// Writes everything for a VM with this image and files of these sizes.
+    pub(crate) fn build(memory: &GuestMemoryMmap, image: &KernelImage, sizes: &Sizes) -> Result<Self, TablesError> {
         write_descriptors(memory)?;
         let mut tables = Self { next_table: ROOT + PAGE_BYTES };
         let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
@@ -74,7 +77,8 @@ impl Tables {
             (RING_HEAD.start, RING_HEAD.bytes(), Access::UserReadWrite),
             (RING_DATA.start, RING_DATA.bytes(), Access::UserReadWrite),
             (STACK.start, STACK.bytes(), Access::UserReadWrite),
-            (CONFIG.start, pages(config_bytes), Access::UserRead),
+            (CONFIG.start, pages(sizes.config_bytes), Access::UserRead),
+            (READ_AHEAD.start, READ_AHEAD.bytes(), Access::UserReadWrite),
             (DOORBELL.start, DOORBELL.bytes(), Access::UserReadWrite),
             (FAULT_DOORBELL.start, FAULT_DOORBELL.bytes(), Access::SupervisorReadWrite),
             (GDT.start, GDT.bytes(), Access::SupervisorRead),
@@ -96,7 +100,8 @@ impl Tables {
             access: Access::UserRead,
         };
         paging::map_chunks(&mut Writer { tables: &mut tables, memory }, ROOT, view)?;
-        tables.map_module(memory, module_bytes)?;
+        tables.map_file(memory, MODULE.start, sizes.module_bytes)?;
+        tables.map_file(memory, RAMDISK.start, sizes.ramdisk_bytes)?;
         Ok(tables)
     }
 
@@ -128,18 +133,12 @@ impl Tables {
         Ok(paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?)
     }
 
-    /// Large pages for the whole chunks of the module, small ones for the rest.
-    fn map_module(&mut self, memory: &GuestMemoryMmap, module_bytes: u64) -> Result<(), TablesError> {
-        let whole = module_bytes / CHUNK_BYTES * CHUNK_BYTES;
-        let mapping = paging::Mapping {
-            virtual_address: MODULE.start,
-            physical_address: MODULE.start,
-            bytes: whole,
-            access: Access::UserRead,
-        };
+    /// Large pages for the whole chunks of a file that is shared between VMs, small ones for the rest.
+    fn map_file(&mut self, memory: &GuestMemoryMmap, at: u64, bytes: u64) -> Result<(), TablesError> {
+        let whole = bytes / CHUNK_BYTES * CHUNK_BYTES;
+        let mapping = paging::Mapping { virtual_address: at, physical_address: at, bytes: whole, access: Access::UserRead };
         paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?;
-        let rest = (module_bytes - whole).next_multiple_of(PAGE_BYTES);
-        self.pages(memory, MODULE.start + whole, rest, Access::UserRead)
+        self.pages(memory, at + whole, (bytes - whole).next_multiple_of(PAGE_BYTES), Access::UserRead)
     }
 
     fn pages(&mut self, memory: &GuestMemoryMmap, at: u64, bytes: u64, access: Access) -> Result<(), TablesError> {

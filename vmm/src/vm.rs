@@ -15,16 +15,17 @@ use zerocopy::IntoBytes;
 use crate::{
     config::{Config, ConfigError, Input, Output, Strings},
     control::{Control, InterruptHandle},
+    directory::Access,
     ending::{Ending, HostFailure},
     image::KernelImage,
     kvm::{self, KvmError},
     memory::{GuestRam, MemoryError},
     module::Module,
     run::{Housekeeping, Runner},
-    service::{clock::ClockService, demand::DemandService, output::OutputService, stdin::Stdin},
+    service::{clock::ClockService, demand::DemandService, files::FileService, output::OutputService, stdin::Stdin},
     slots::Slots,
     stats::Stats,
-    tables::Tables,
+    tables::{Sizes, Tables},
     vcpu,
 };
 
@@ -87,23 +88,37 @@ impl Vm {
         let strings = config.strings()?;
         let ram = GuestRam::new(config.limits.ram_bytes)?;
         let machine = |error: &dyn std::fmt::Display| VmError::Machine(error.to_string());
-        let tables =
-            Tables::build(ram.memory(), kernel, module.bytes(), strings.bytes.len() as u64).map_err(|error| machine(&error))?;
+        let ramdisk = config.ramdisk.clone();
+        let sizes = Sizes {
+            module_bytes: module.bytes(),
+            ramdisk_bytes: ramdisk.as_ref().map_or(0, |ramdisk| ramdisk.bytes()),
+            config_bytes: strings.bytes.len() as u64,
+        };
+        let tables = Tables::build(ram.memory(), kernel, &sizes).map_err(|error| machine(&error))?;
         ram.memory().write_slice(kernel.data(), GuestAddress(KERNEL_DATA.start)).map_err(|error| machine(&error))?;
         ram.memory().write_slice(&strings.bytes, GuestAddress(CONFIG.start)).map_err(|error| machine(&error))?;
         ram.warm(module.bytes());
 
         let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
-        let slots = Slots::add(&vm, &ram, kernel, module).map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
+        let slots =
+            Slots::add(&vm, &ram, kernel, module, ramdisk.as_deref()).map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
         let demand = DemandService::new(tables, slots, &vm, &ram).map_err(|error| machine(&error))?;
         let vcpu = vcpu::create(&vm, kernel.entry()).map_err(VmError::create("setting up the vCPU"))?;
         let clock = ClockService::new(&vcpu);
-        let boot = boot_info(&config, &strings, module, &ram, &clock, &vcpu)?;
+        let boot = boot_info(&config, &strings, &sizes, &ram, &clock, &vcpu)?;
         ram.memory().write_slice(boot.as_bytes(), GuestAddress(BOOT_INFO.start)).map_err(|error| machine(&error))?;
 
         let eventfd = |source| VmError::Create { step: "eventfd", source };
         let control = Control::new().map_err(eventfd)?;
-        let output = OutputService::new(config.stdout, config.stderr, config.log_level as u8);
+        for listener in &config.listeners {
+            listener
+                .set_nonblocking(true)
+                .map_err(|source| VmError::Create { step: "making a listener non-blocking", source })?;
+        }
+        let directories =
+            config.directories.into_iter().map(|directory| (directory.file, directory.access == Access::ReadWrite)).collect();
+        let files = Arc::new(FileService::new(config.listeners, directories, config.limits.open_files));
+        let output = OutputService::new(config.stdout, config.stderr, config.log_level as u8, Arc::clone(&files));
         let housekeeping = Housekeeping::new(control, Arc::new(ram), output).map_err(eventfd)?;
         let mut stats = Stats { ram_bytes: config.limits.ram_bytes, ..Stats::default() };
         stats.phases.create = started.elapsed();
@@ -113,12 +128,14 @@ impl Vm {
             demand,
             clock,
             stdin: Stdin::from(config.stdin),
+            files,
             housekeeping,
             deadline: config.limits.deadline,
             interrupt_on: config.interrupt_on,
             stats,
             _kernel: Arc::clone(kernel),
             _module: Arc::clone(module),
+            _ramdisk: ramdisk,
         };
         Ok(Self { runner })
     }
@@ -137,7 +154,7 @@ impl Vm {
 fn boot_info(
     config: &Config,
     strings: &Strings,
-    module: &Module,
+    sizes: &Sizes,
     ram: &GuestRam,
     clock: &ClockService,
     vcpu: &VcpuFd,
@@ -153,7 +170,7 @@ fn boot_info(
         magic: BOOT_MAGIC,
         version: ABI_VERSION,
         flags: fuel_flag | tsc_flag,
-        module_bytes: module.bytes(),
+        module_bytes: sizes.module_bytes,
         ram_bytes: ram.pool_bytes + BASE.bytes(),
         max_wasm_memory_bytes: limits.wasm_memory_bytes.unwrap_or(u64::MAX),
         fuel: limits.fuel.unwrap_or(0),
@@ -163,6 +180,10 @@ fn boot_info(
         environment: strings.environment,
         entry: strings.entry,
         entry_arguments: strings.entry_arguments,
+        directories: strings.directories,
+        ramdisk_bytes: sizes.ramdisk_bytes,
+        listeners: u32::try_from(config.listeners.len()).unwrap_or(0),
+        reserved: 0,
         random_seed,
         clock: clock.now(vcpu).map_err(|error| VmError::Machine(error.to_string()))?,
         streams: [input_kind(&config.stdin), output_kind(&config.stdout), output_kind(&config.stderr)],

@@ -11,8 +11,11 @@
 
 extern crate alloc;
 
+pub mod dirent;
 pub mod fd;
 pub mod large;
 pub mod medium;
 pub mod number;
 pub mod poll;
+pub mod ramdisk;
+pub mod window;

@@ -26,7 +26,11 @@ pub(crate) fn run(boot: BootInfo, entered_tsc: u64) -> Ending {
     let parsed_tsc = clock::timestamp();
     log::debug!("module parsed");
 
-    let mut store = Store::new(&engine, Wasi::new(boot));
+    let wasi = match Wasi::new(boot) {
+        Ok(wasi) => wasi,
+        Err(message) => return Ending::cannot_run(message),
+    };
+    let mut store = Store::new(&engine, wasi);
     store.limiter(|wasi| &mut wasi.limiter);
     let mut ending = call_module(boot, &module, &mut store, entered_tsc, parsed_tsc);
 

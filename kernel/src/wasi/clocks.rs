@@ -1,6 +1,8 @@
 //! Clocks (witx: `clockid`).
 
-use super::{Wasi, errno::Errno, linear::Linear};
+use mote_abi::errno::Errno;
+
+use super::{Wasi, linear::Linear};
 use crate::clock;
 
 /// A clock that there is. The clocks of processor time are not supported.

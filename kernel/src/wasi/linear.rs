@@ -1,6 +1,6 @@
 //! Access to the linear memory. Pointers and lengths come from the module: each is checked, none can panic.
 
-use super::errno::Errno;
+use mote_abi::errno::Errno;
 
 /// The bytes of the module's memory.
 pub(super) struct Linear<'a>(&'a mut [u8]);
@@ -60,6 +60,14 @@ impl<'a> Linear<'a> {
         let at = index.checked_mul(IOVEC_BYTES).and_then(|offset| vectors.checked_add(offset)).ok_or(Errno::Fault)?;
         let [a, b, c, d, e, f, g, h] = self.read(at)?;
         Ok(IoVec { pointer: u32::from_le_bytes([a, b, c, d]), bytes: u32::from_le_bytes([e, f, g, h]) })
+    }
+
+    /// What the vectors name, which [`Linear::iovecs_bytes`] has checked.
+    pub(super) fn parts(&self, vectors: u32, count: u32) -> impl Iterator<Item = &[u8]> {
+        (0..count).filter_map(move |index| {
+            let vector = self.iovec(vectors, index).ok()?;
+            self.slice(vector.pointer, vector.bytes).ok()
+        })
     }
 
     /// Checks all `count` vectors at `vectors` and returns how many bytes they name together.

@@ -1,19 +1,27 @@
 //! WASI preview 1 (witx: `wasi_snapshot_preview1`), answered in the guest.
 //!
-//! This file is the table of all 46 functions with their types; the others implement them. Functions over files and
-//! sockets exist, so that any module links, and answer as for a process that has only its standard streams.
+//! This file is the table of all 46 functions with their types; the others implement them.
 
 mod clocks;
+mod descriptor;
+mod descriptors;
+mod directory;
 mod errno;
+mod files;
+mod host_file;
 mod last_call;
 mod linear;
+mod paths;
 mod poll;
 mod process;
+mod ram;
+mod sockets;
 mod stdin;
 mod streams;
 
-use alloc::vec::Vec;
+use alloc::{string::String, vec::Vec};
 
+use mote_abi::{errno::Errno, file::fdflags};
 use mote_kernel_logic::fd::FdTable;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use wasmi::{Caller, Error, Extern, Func, Memory, Store};
@@ -22,9 +30,10 @@ use crate::{
     engine::Limiter,
     guest::{self, BootInfo},
 };
-use errno::Errno;
+use descriptor::{Descriptor, Directory, Object, Place};
 use last_call::LastCall;
 use linear::Linear;
+use ram::Disk;
 use stdin::Stdin;
 
 /// The module name under which preview 1 is imported.
@@ -37,22 +46,46 @@ pub(crate) struct Wasi {
     pub(crate) memory: Option<Memory>,
     pub(crate) last_call: LastCall,
     boot: BootInfo,
-    fds: FdTable,
+    fds: FdTable<Descriptor>,
+    files: host_file::Shared,
+    ram: Option<Disk>,
     random: ChaCha20Rng,
     stdin: Stdin,
 }
 
 impl Wasi {
-    pub(crate) fn new(boot: BootInfo) -> Self {
-        Self {
+    /// The state in which a module starts; what is wrong with its ramdisk otherwise.
+    pub(crate) fn new(boot: BootInfo) -> Result<Self, String> {
+        let mut wasi = Self {
             limiter: Limiter::new(boot),
             memory: None,
             last_call: LastCall::default(),
             boot,
-            fds: FdTable::with_standard_streams(),
+            fds: FdTable::default(),
+            files: host_file::Shared::default(),
+            ram: boot.ramdisk().map(ram::load).transpose()?,
             random: ChaCha20Rng::from_seed(boot.random_seed()),
             stdin: Stdin::default(),
+        };
+        let streams = [(Object::Stdin, 0), (Object::Stdout, fdflags::APPEND), (Object::Stderr, fdflags::APPEND)];
+        let listeners = (0..boot.listeners()).map(|handle| (Object::Listener { handle }, 0));
+        let host = (boot.listeners()..).zip(boot.directories().iter()).map(|(handle, name)| (Place::Host(handle), name));
+        let ram = wasi.ram.is_some().then_some((Place::Ram(ram::ROOT), &b"/"[..]));
+        let directories = host
+            .chain(ram)
+            .map(|(place, name)| (Object::Directory(Directory { place, preopened: Some(name), listing: Default::default() }), 0));
+        for (object, flags) in streams.into_iter().chain(listeners).chain(directories) {
+            let added = wasi.fds.insert(Descriptor::new(object, flags));
+            added.map_err(|_| String::from("it is given more directories and sockets than there are descriptors"))?;
         }
+        Ok(wasi)
+    }
+
+    /// The descriptor `fd`, if all of `rights` are left to it that it could have.
+    fn descriptor(&mut self, fd: u32, rights: u64) -> Result<&mut Descriptor, Errno> {
+        let descriptor = self.fds.get_mut(fd)?;
+        let given_up = Descriptor::rights_of(&descriptor.object).0 & !descriptor.rights;
+        if given_up & rights == 0 { Ok(descriptor) } else { Err(Errno::Notcapable) }
     }
 }
 
@@ -92,43 +125,43 @@ preview1! {
     clock_time_get(id: i32, precision: i64, time: i32) => clocks::time_get;
     poll_oneoff(subscriptions: i32, events: i32, count: i32, happened: i32) => poll::oneoff;
 
-    fd_read(fd: i32, iovs: i32, count: i32, done: i32) => streams::read;
-    fd_write(fd: i32, iovs: i32, count: i32, done: i32) => streams::write;
-    fd_close(fd: i32) => streams::close;
-    fd_renumber(from: i32, to: i32) => streams::renumber;
-    fd_fdstat_get(fd: i32, stat: i32) => streams::fdstat_get;
-    fd_fdstat_set_flags(fd: i32, flags: i32) => streams::fdstat_set_flags;
-    fd_fdstat_set_rights(fd: i32, base: i64, inheriting: i64) => streams::fdstat_set_rights;
-    fd_filestat_get(fd: i32, stat: i32) => streams::filestat_get;
-    fd_seek(fd: i32, offset: i64, whence: i32, position: i32) => |wasi: &mut Wasi, _, fd, _, _, _| streams::only(wasi, fd, Errno::Spipe);
-    fd_tell(fd: i32, position: i32) => |wasi: &mut Wasi, _, fd, _| streams::only(wasi, fd, Errno::Spipe);
-    fd_pread(fd: i32, iovs: i32, count: i32, offset: i64, done: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Spipe);
-    fd_pwrite(fd: i32, iovs: i32, count: i32, offset: i64, done: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Spipe);
-    fd_advise(fd: i32, offset: i64, length: i64, advice: i32) => |wasi: &mut Wasi, _, fd, _, _, _| streams::only(wasi, fd, Errno::Spipe);
-    fd_allocate(fd: i32, offset: i64, length: i64) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Spipe);
-    fd_datasync(fd: i32) => |wasi: &mut Wasi, _, fd| streams::only(wasi, fd, Errno::Inval);
-    fd_sync(fd: i32) => |wasi: &mut Wasi, _, fd| streams::only(wasi, fd, Errno::Inval);
-    fd_filestat_set_size(fd: i32, bytes: i64) => |wasi: &mut Wasi, _, fd, _| streams::only(wasi, fd, Errno::Inval);
-    fd_filestat_set_times(fd: i32, accessed: i64, modified: i64, flags: i32) => |wasi: &mut Wasi, _, fd, _, _, _| streams::only(wasi, fd, Errno::Inval);
-    fd_prestat_get(fd: i32, prestat: i32) => |_, _, _, _| Err(Errno::Badf);
-    fd_prestat_dir_name(fd: i32, path: i32, bytes: i32) => |_, _, _, _, _| Err(Errno::Badf);
-    fd_readdir(fd: i32, buffer: i32, bytes: i32, cookie: i64, used: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
+    fd_read(fd: i32, iovs: i32, count: i32, done: i32) => files::read;
+    fd_write(fd: i32, iovs: i32, count: i32, done: i32) => files::write;
+    fd_close(fd: i32) => files::close;
+    fd_renumber(from: i32, to: i32) => files::renumber;
+    fd_fdstat_get(fd: i32, stat: i32) => descriptors::fdstat_get;
+    fd_fdstat_set_flags(fd: i32, flags: i32) => descriptors::fdstat_set_flags;
+    fd_fdstat_set_rights(fd: i32, base: i64, inheriting: i64) => descriptors::fdstat_set_rights;
+    fd_filestat_get(fd: i32, stat: i32) => files::filestat_get;
+    fd_seek(fd: i32, offset: i64, whence: i32, position: i32) => files::seek;
+    fd_tell(fd: i32, position: i32) => files::tell;
+    fd_pread(fd: i32, iovs: i32, count: i32, offset: i64, done: i32) => files::pread;
+    fd_pwrite(fd: i32, iovs: i32, count: i32, offset: i64, done: i32) => files::pwrite;
+    fd_advise(fd: i32, offset: i64, length: i64, advice: i32) => files::advise;
+    fd_allocate(fd: i32, offset: i64, length: i64) => files::allocate;
+    fd_datasync(fd: i32) => files::datasync;
+    fd_sync(fd: i32) => files::sync;
+    fd_filestat_set_size(fd: i32, bytes: i64) => files::filestat_set_size;
+    fd_filestat_set_times(fd: i32, accessed: i64, modified: i64, flags: i32) => files::filestat_set_times;
+    fd_prestat_get(fd: i32, prestat: i32) => descriptors::prestat_get;
+    fd_prestat_dir_name(fd: i32, path: i32, bytes: i32) => descriptors::prestat_dir_name;
+    fd_readdir(fd: i32, buffer: i32, bytes: i32, cookie: i64, used: i32) => directory::readdir;
 
-    path_create_directory(fd: i32, path: i32, bytes: i32) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Notdir);
-    path_filestat_get(fd: i32, flags: i32, path: i32, bytes: i32, stat: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
-    path_filestat_set_times(fd: i32, flags: i32, path: i32, bytes: i32, accessed: i64, modified: i64, which: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
-    path_link(from_fd: i32, flags: i32, from: i32, from_bytes: i32, to_fd: i32, to: i32, to_bytes: i32) => |wasi: &mut Wasi, _, fd, _, _, _, to_fd, _, _| streams::only(wasi, to_fd, Errno::Notdir).map_err(|error| streams::only(wasi, fd, error).err().unwrap_or(error));
-    path_open(fd: i32, dirflags: i32, path: i32, bytes: i32, oflags: i32, base: i64, inheriting: i64, flags: i32, opened: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
-    path_readlink(fd: i32, path: i32, path_bytes: i32, buffer: i32, bytes: i32, used: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _| streams::only(wasi, fd, Errno::Notdir);
-    path_remove_directory(fd: i32, path: i32, bytes: i32) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Notdir);
-    path_rename(from_fd: i32, from: i32, from_bytes: i32, to_fd: i32, to: i32, to_bytes: i32) => |wasi: &mut Wasi, _, fd, _, _, to_fd, _, _| streams::only(wasi, to_fd, Errno::Notdir).map_err(|error| streams::only(wasi, fd, error).err().unwrap_or(error));
-    path_symlink(target: i32, target_bytes: i32, fd: i32, path: i32, bytes: i32) => |wasi: &mut Wasi, _, _, _, fd, _, _| streams::only(wasi, fd, Errno::Notdir);
-    path_unlink_file(fd: i32, path: i32, bytes: i32) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Notdir);
+    path_create_directory(fd: i32, path: i32, bytes: i32) => paths::create_directory;
+    path_filestat_get(fd: i32, flags: i32, path: i32, bytes: i32, stat: i32) => paths::filestat_get;
+    path_filestat_set_times(fd: i32, flags: i32, path: i32, bytes: i32, accessed: i64, modified: i64, which: i32) => paths::filestat_set_times;
+    path_link(from_fd: i32, flags: i32, from: i32, from_bytes: i32, to_fd: i32, to: i32, to_bytes: i32) => paths::link;
+    path_open(fd: i32, dirflags: i32, path: i32, bytes: i32, oflags: i32, base: i64, inheriting: i64, flags: i32, opened: i32) => paths::open;
+    path_readlink(fd: i32, path: i32, path_bytes: i32, buffer: i32, bytes: i32, used: i32) => paths::readlink;
+    path_remove_directory(fd: i32, path: i32, bytes: i32) => paths::remove_directory;
+    path_rename(from_fd: i32, from: i32, from_bytes: i32, to_fd: i32, to: i32, to_bytes: i32) => paths::rename;
+    path_symlink(target: i32, target_bytes: i32, fd: i32, path: i32, bytes: i32) => paths::symlink;
+    path_unlink_file(fd: i32, path: i32, bytes: i32) => paths::unlink_file;
 
-    sock_accept(fd: i32, flags: i32, accepted: i32) => |wasi: &mut Wasi, _, fd, _, _| streams::only(wasi, fd, Errno::Notsock);
-    sock_recv(fd: i32, iovs: i32, count: i32, flags: i32, done: i32, out_flags: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _, _| streams::only(wasi, fd, Errno::Notsock);
-    sock_send(fd: i32, iovs: i32, count: i32, flags: i32, done: i32) => |wasi: &mut Wasi, _, fd, _, _, _, _| streams::only(wasi, fd, Errno::Notsock);
-    sock_shutdown(fd: i32, how: i32) => |wasi: &mut Wasi, _, fd, _| streams::only(wasi, fd, Errno::Notsock);
+    sock_accept(fd: i32, flags: i32, accepted: i32) => sockets::accept;
+    sock_recv(fd: i32, iovs: i32, count: i32, flags: i32, done: i32, out_flags: i32) => sockets::recv;
+    sock_send(fd: i32, iovs: i32, count: i32, flags: i32, done: i32) => sockets::send;
+    sock_shutdown(fd: i32, how: i32) => sockets::shutdown;
 }
 
 /// An empty vector with room for `count` elements, a number that the module chose: `nomem` if that is a large part of what

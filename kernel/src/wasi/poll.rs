@@ -1,22 +1,30 @@
-//! `poll_oneoff` on clocks and standard streams.
+//! `poll_oneoff` on any mix of clocks, standard streams, files and sockets.
 
-use mote_abi::hypercall::{FOREVER_NS, WaitResult, interest};
+use alloc::vec::Vec;
+
+use mote_abi::{
+    errno::Errno,
+    hypercall::{
+        FOREVER_NS,
+        files::{self, Interest as HostInterest, MAX_INTERESTS, ready},
+    },
+};
 use mote_kernel_logic::{
-    fd::{Stream, rights},
+    fd::rights,
     poll::{EVENT_BYTES, Event, Interest, SUBSCRIPTION_BYTES, Subscription},
 };
 
-use super::{Wasi, clocks::ClockId, errno::Errno, linear::Linear};
+use super::{Wasi, clocks::ClockId, descriptor::Object, linear::Linear, stdin::Stdin};
 use crate::hypercall;
 
 /// What a subscription comes to.
 enum State {
     /// Happens at this time of this clock.
     At(ClockId, u64),
-    /// Happens when standard input is ready.
-    Stdin,
+    /// Happens when the host says so.
+    Host(HostInterest),
     /// Has happened already.
-    Done { errno: Option<Errno>, available_bytes: u64 },
+    Done { errno: Option<Errno>, available_bytes: u64, hangup: bool },
 }
 
 pub(super) fn oneoff(
@@ -41,11 +49,11 @@ pub(super) fn oneoff(
         pending.push((subscription, state(wasi, subscription.interest)?));
     }
 
-    let stdin = wait(&pending);
+    wait(&mut pending)?;
 
     let mut written = 0u32;
     for (subscription, state) in &pending {
-        if let Some(event) = event(subscription, state, stdin) {
+        if let Some(event) = event(subscription, state) {
             let at = events.checked_add(written * EVENT_BYTES as u32).ok_or(Errno::Fault)?;
             memory.write(at, &event.encode())?;
             written += 1;
@@ -55,51 +63,99 @@ pub(super) fn oneoff(
 }
 
 /// Whether a read of standard input would not block.
-pub(super) fn stdin_is_ready(wasi: &Wasi) -> bool {
-    wasi.stdin.buffered_bytes() > 0 || hypercall::wait(0, interest::STDIN).ready & interest::STDIN != 0
+pub(super) fn stdin_is_ready(stdin: &Stdin) -> bool {
+    let mut interest = [host_interest(files::STDIN, files::interest::READ)];
+    stdin.buffered_bytes() > 0 || hypercall::wait(0, &mut interest) > 0
 }
 
-fn state(wasi: &Wasi, interest: Interest) -> Result<State, Errno> {
-    let done = |errno, available_bytes| State::Done { errno, available_bytes };
-    Ok(match interest {
-        Interest::Clock { id, timeout_ns, absolute } => match ClockId::decode(id) {
-            Ok(clock) if absolute => State::At(clock, timeout_ns),
-            // A relative timeout counts on a clock that nobody sets.
-            Ok(_) => State::At(ClockId::Monotonic, ClockId::Monotonic.now_ns().saturating_add(timeout_ns)),
-            Err(errno) => done(Some(errno), 0),
+fn state(wasi: &mut Wasi, interest: Interest) -> Result<State, Errno> {
+    let done = |errno| State::Done { errno, available_bytes: 0, hangup: false };
+    let (fd, events) = match interest {
+        Interest::Clock { id, timeout_ns, absolute } => {
+            return Ok(match ClockId::decode(id) {
+                Ok(clock) if absolute => State::At(clock, timeout_ns),
+                // A relative timeout counts on a clock that nobody sets.
+                Ok(_) => State::At(ClockId::Monotonic, ClockId::Monotonic.now_ns().saturating_add(timeout_ns)),
+                Err(errno) => done(Some(errno)),
+            });
+        }
+        Interest::Read(fd) => (fd, files::interest::READ),
+        Interest::Write(fd) => (fd, files::interest::WRITE),
+    };
+    let Ok(descriptor) = wasi.fds.get_mut(fd) else { return Ok(done(Some(Errno::Badf))) };
+    if descriptor.rights & rights::POLL_FD_READWRITE == 0 {
+        return Ok(done(Some(Errno::Notcapable)));
+    }
+    let reading = events == files::interest::READ;
+    Ok(match &mut descriptor.object {
+        Object::Stdin if reading => match wasi.stdin.buffered_bytes() {
+            0 => State::Host(host_interest(files::STDIN, events)),
+            bytes => State::Done { errno: None, available_bytes: bytes as u64, hangup: false },
         },
-        Interest::Read(fd) => match wasi.fds.get(fd) {
-            Ok(descriptor) if descriptor.rights & rights::POLL_FD_READWRITE == 0 => done(Some(Errno::Notcapable), 0),
-            Ok(descriptor) if descriptor.stream == Stream::Stdin => match wasi.stdin.buffered_bytes() {
-                0 => State::Stdin,
-                bytes => done(None, bytes as u64),
-            },
-            _ => done(Some(Errno::Badf), 0),
-        },
-        Interest::Write(fd) => match wasi.fds.get(fd) {
-            Ok(descriptor) if descriptor.rights & rights::POLL_FD_READWRITE == 0 => done(Some(Errno::Notcapable), 0),
-            // The ring always takes a page at least, if only after the host has emptied it.
-            Ok(descriptor) if descriptor.stream != Stream::Stdin => done(None, mote_abi::layout::PAGE_BYTES),
-            _ => done(Some(Errno::Badf), 0),
-        },
+        // The ring always takes a page at least, if only after the host has emptied it.
+        Object::Stdout | Object::Stderr if !reading => {
+            State::Done { errno: None, available_bytes: mote_abi::layout::PAGE_BYTES, hangup: false }
+        }
+        Object::File(file) if reading && !file.readable || !reading && !file.writable => done(Some(Errno::Badf)),
+        Object::RamFile(file) if reading && !file.readable || !reading && !file.writable => done(Some(Errno::Badf)),
+        Object::File(file) if file.is_regular() => {
+            let position = file.position()?;
+            let left = file.stat(&wasi.files)?.bytes.saturating_sub(position);
+            file_event(reading, left)
+        }
+        Object::RamFile(file) => {
+            let stat = wasi.ram.as_ref().ok_or(Errno::Badf)?.stat(file.node)?;
+            file_event(reading, stat.bytes.saturating_sub(file.position))
+        }
+        Object::File(file) => State::Host(host_interest(file.handle, events)),
+        Object::Listener { handle } | Object::Connection { handle } => State::Host(host_interest(*handle, events)),
+        Object::Stdin | Object::Stdout | Object::Stderr | Object::Directory(_) => done(Some(Errno::Badf)),
     })
 }
 
-/// Waits until something has happened; what is known of standard input then.
-fn wait(pending: &[(Subscription, State)]) -> WaitResult {
-    let wants_stdin = pending.iter().any(|(_, state)| matches!(state, State::Stdin));
-    let interests = if wants_stdin { interest::STDIN } else { 0 };
+/// A regular file never blocks, not even at its end.
+fn file_event(reading: bool, left: u64) -> State {
+    match reading {
+        true => State::Done { errno: None, available_bytes: left, hangup: false },
+        false => State::Done { errno: None, available_bytes: mote_abi::layout::PAGE_BYTES, hangup: false },
+    }
+}
+
+fn host_interest(handle: u32, events: u32) -> HostInterest {
+    HostInterest { handle, events, ..HostInterest::default() }
+}
+
+/// Waits until something has happened.
+fn wait(pending: &mut [(Subscription, State)]) -> Result<(), Errno> {
+    let mut interests: Vec<HostInterest> = pending.iter().filter_map(|(_, state)| host_part(state)).collect();
+    if interests.len() > MAX_INTERESTS {
+        return Err(Errno::Inval);
+    }
     loop {
         let timeout_ns = pending.iter().map(|(_, state)| timeout_ns(state)).min().unwrap_or(FOREVER_NS);
-        if timeout_ns == 0 && interests == 0 {
-            return WaitResult::default();
+        let mut ready = 0;
+        if timeout_ns > 0 || !interests.is_empty() {
+            ready = hypercall::wait(timeout_ns, &mut interests);
         }
-        let result = hypercall::wait(timeout_ns, interests);
         // A host that wakes early, or a clock that was set back, must not make a sleep too short.
-        let expired = pending.iter().any(|(_, state)| self::timeout_ns(state) == 0);
-        if expired || result.ready != 0 {
-            return result;
+        if ready > 0 || pending.iter().any(|(_, state)| self::timeout_ns(state) == 0) {
+            break;
         }
+    }
+    let states = pending.iter_mut().filter_map(|(_, state)| match state {
+        State::Host(interest) => Some(interest),
+        _ => None,
+    });
+    for (to, from) in states.zip(interests) {
+        *to = from;
+    }
+    Ok(())
+}
+
+fn host_part(state: &State) -> Option<HostInterest> {
+    match state {
+        State::Host(interest) => Some(*interest),
+        _ => None,
     }
 }
 
@@ -107,12 +163,12 @@ fn wait(pending: &[(Subscription, State)]) -> WaitResult {
 fn timeout_ns(state: &State) -> u64 {
     match state {
         State::At(clock, time_ns) => time_ns.saturating_sub(clock.now_ns()),
-        State::Stdin => FOREVER_NS,
+        State::Host(_) => FOREVER_NS,
         State::Done { .. } => 0,
     }
 }
 
-fn event(subscription: &Subscription, state: &State, stdin: WaitResult) -> Option<Event> {
+fn event(subscription: &Subscription, state: &State) -> Option<Event> {
     let kind = match subscription.interest {
         Interest::Clock { .. } => 0,
         Interest::Read(_) => 1,
@@ -121,13 +177,14 @@ fn event(subscription: &Subscription, state: &State, stdin: WaitResult) -> Optio
     let event = Event { userdata: subscription.userdata, errno: 0, kind, available_bytes: 0, hangup: false };
     match *state {
         State::At(..) => (timeout_ns(state) == 0).then_some(event),
-        State::Stdin => (stdin.ready & interest::STDIN != 0).then_some(Event {
-            available_bytes: stdin.readable_bytes,
-            hangup: stdin.hangup != 0,
+        State::Host(interest) => (interest.ready != 0).then_some(Event {
+            errno: if interest.ready & ready::BAD_HANDLE != 0 { Errno::Badf.code() } else { 0 },
+            available_bytes: interest.readable_bytes,
+            hangup: interest.ready & ready::HANGUP != 0,
             ..event
         }),
-        State::Done { errno, available_bytes } => {
-            Some(Event { errno: errno.map_or(0, |errno| errno as u16), available_bytes, ..event })
+        State::Done { errno, available_bytes, hangup } => {
+            Some(Event { errno: errno.map_or(0, Errno::code), available_bytes, hangup, ..event })
         }
     }
 }

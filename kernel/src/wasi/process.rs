@@ -1,8 +1,9 @@
 //! Arguments, environment, random numbers.
 
+use mote_abi::errno::Errno;
 use rand_chacha::rand_core::RngCore;
 
-use super::{Wasi, errno::Errno, linear::Linear};
+use super::{Wasi, linear::Linear};
 use crate::guest::Strings;
 
 pub(super) fn args_get(wasi: &mut Wasi, memory: &mut Linear<'_>, argv: u32, buffer: u32) -> Result<(), Errno> {

@@ -3,7 +3,8 @@
 use alloc::{boxed::Box, vec};
 use core::ops::Range;
 
-use super::errno::Errno;
+use mote_abi::errno::Errno;
+
 use crate::hypercall;
 
 /// How far is read ahead at most.
@@ -29,7 +30,7 @@ impl Stdin {
         }
         if self.unread.is_empty() {
             if target.len() >= BUFFER_BYTES {
-                return Ok(hypercall::read_stdin(target)?);
+                return hypercall::read_stdin(target);
             }
             if self.buffer.is_empty() {
                 self.buffer = vec![0; BUFFER_BYTES].into();

@@ -5,9 +5,20 @@ mod inspect;
 mod run;
 mod stats;
 
-use std::{ffi::OsString, io, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    net::SocketAddr,
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+    error::ErrorKind,
+};
 use clap_complete::Shell;
 use tracing_subscriber::filter::LevelFilter;
 
@@ -79,6 +90,18 @@ pub(crate) struct RunArgs {
     /// Set an environment variable, or pass one of this process on; may be repeated.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Give the program a directory, which it sees under its own path or as GUEST; may be repeated.
+    #[arg(long, value_name = "HOST[::GUEST]", value_parser = OsStringValueParser::new().try_map(directory))]
+    dir: Vec<DirectoryArg>,
+    /// The same, but nothing in it can be changed.
+    #[arg(long, value_name = "HOST[::GUEST]", value_parser = OsStringValueParser::new().try_map(directory))]
+    dir_ro: Vec<DirectoryArg>,
+    /// Mount a tar archive at `/`. What the program writes there is in the guest's RAM, and gone at the end.
+    #[arg(long, value_name = "FILE.tar")]
+    ramdisk: Option<PathBuf>,
+    /// Listen here and give the program the socket; may be repeated. The first is descriptor 3.
+    #[arg(long, value_name = "ADDR:PORT")]
+    tcplisten: Vec<SocketAddr>,
     /// Call this export instead of the start function, with ARGS parsed by its type, and print its results.
     #[arg(long, value_name = "FUNCTION")]
     invoke: Option<String>,
@@ -108,6 +131,13 @@ pub(crate) struct RunArgs {
     kernel: Option<PathBuf>,
 }
 
+/// A directory of the host and its name for the program.
+#[derive(Clone)]
+struct DirectoryArg {
+    host: PathBuf,
+    guest: String,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum StatsFormat {
     /// For people.
@@ -124,6 +154,21 @@ enum LogArg {
     Info,
     Debug,
     Trace,
+}
+
+fn directory(text: OsString) -> Result<DirectoryArg, String> {
+    // WASI has no names but UTF-8; a host path that is none needs a name to go by.
+    let bytes = text.as_bytes();
+    let (host, guest) = match bytes.windows(2).rposition(|pair| pair == b"::") {
+        Some(at) => bytes.split_at(at),
+        None => (bytes, bytes),
+    };
+    let guest = str::from_utf8(guest.strip_prefix(b"::").unwrap_or(guest));
+    let guest = guest.map_err(|_| "the name for the program is not UTF-8; give it one as HOST::GUEST")?;
+    if host.is_empty() || guest.is_empty() {
+        return Err("a name is empty; give a directory as HOST or HOST::GUEST".into());
+    }
+    Ok(DirectoryArg { host: PathBuf::from(OsStr::from_bytes(host)), guest: guest.into() })
 }
 
 fn parse_timeout(text: &str) -> Result<std::time::Duration, String> {
@@ -236,6 +281,17 @@ mod tests {
     fn options_before_the_module_are_motes() {
         assert!(Cli::try_parse_from(["mote", "run", "--bogus", "a.wasm"]).is_err());
         assert!(Cli::try_parse_from(["mote", "run"]).is_err());
+    }
+
+    #[test]
+    fn directories_have_two_names() {
+        let names = |text: &str| directory(text.into()).map(|names| (names.host.display().to_string(), names.guest));
+        assert_eq!(names("a/b"), Ok(("a/b".into(), "a/b".into())));
+        assert_eq!(names("a::/b"), Ok(("a".into(), "/b".into())));
+        assert_eq!(names("a::b::/c"), Ok(("a::b".into(), "/c".into())));
+        assert!(names("").is_err() && names("::x").is_err() && names("x::").is_err());
+        assert!(directory(OsStr::from_bytes(b"\xff").into()).is_err());
+        assert!(directory(OsStr::from_bytes(b"\xff::x").into()).is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsString,
     io,
+    net::{SocketAddr, TcpListener},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,11 +13,12 @@ use std::{
 
 use anyhow::Context;
 use mote_vmm::{
-    Config, Ending, Entry, GuestFault, ImageError, Input, KernelImage, Limits, Module, ModuleError, Output, Report, Vm, VmError,
+    Access, Config, Directory, DirectoryError, Ending, Entry, GuestFault, ImageError, Input, KernelImage, Limits, Module,
+    ModuleError, Output, Ramdisk, RamdiskError, Report, Vm, VmError,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{RunArgs, StatsFormat, stats, status};
+use super::{DirectoryArg, RunArgs, StatsFormat, stats, status};
 
 /// When the phases before the VM happened.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +54,18 @@ struct Failure {
 impl From<ModuleError> for Failure {
     fn from(error: ModuleError) -> Self {
         Self { status: status::REJECTED, error: error.into() }
+    }
+}
+
+impl From<DirectoryError> for Failure {
+    fn from(error: DirectoryError) -> Self {
+        Self { status: status::FAILURE, error: error.into() }
+    }
+}
+
+impl From<RamdiskError> for Failure {
+    fn from(error: RamdiskError) -> Self {
+        Self { status: status::FAILURE, error: error.into() }
     }
 }
 
@@ -137,6 +151,13 @@ fn config(arguments: RunArgs, file_name: String) -> Result<Config, Failure> {
         Some(function) => (Entry::Invoke { function, arguments: rest }, Vec::new()),
         None => (Entry::Start, rest),
     };
+    let open = |directories: &[DirectoryArg], access| -> Result<Vec<Directory>, DirectoryError> {
+        directories.iter().map(|names| Directory::open(&names.host, &names.guest, access)).collect()
+    };
+    let directories =
+        open(&arguments.dir, Access::ReadWrite)?.into_iter().chain(open(&arguments.dir_ro, Access::ReadOnly)?).collect();
+    let listeners = arguments.tcplisten.iter().map(listen).collect::<Result<_, _>>()?;
+    let ramdisk = arguments.ramdisk.as_deref().map(Ramdisk::from_file).transpose()?;
     Ok(Config {
         entry,
         arguments: [argv0].into_iter().chain(program_arguments).collect(),
@@ -144,6 +165,9 @@ fn config(arguments: RunArgs, file_name: String) -> Result<Config, Failure> {
         stdin: Input::Fd(duplicate(io::stdin())?),
         stdout: Output::Fd(duplicate(io::stdout())?),
         stderr: Output::Fd(duplicate(io::stderr())?),
+        directories,
+        listeners,
+        ramdisk,
         limits: Limits {
             ram_bytes: arguments.memory,
             wasm_memory_bytes: arguments.max_wasm_memory,
@@ -155,6 +179,10 @@ fn config(arguments: RunArgs, file_name: String) -> Result<Config, Failure> {
         log_level: arguments.log.into(),
         random_seed: None,
     })
+}
+
+fn listen(address: &SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("cannot listen at {address}"))
 }
 
 /// WASI has no strings but UTF-8.

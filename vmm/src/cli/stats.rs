@@ -24,13 +24,15 @@ fn phases(timeline: &Timeline, phases: &Phases) -> [(&'static str, Duration); 10
     ]
 }
 
-fn exits(counts: &ExitCounts) -> [(&'static str, u64); 7] {
-    let ExitCounts { end, drain_output, read_stdin, wait, read_clock, demand, signal } = *counts;
+fn exits(counts: &ExitCounts) -> [(&'static str, u64); 9] {
+    let ExitCounts { end, drain_output, read_stdin, wait, files, sockets, read_clock, demand, signal } = *counts;
     [
         ("end", end),
         ("drain_output", drain_output),
         ("read_stdin", read_stdin),
         ("wait", wait),
+        ("files", files),
+        ("sockets", sockets),
         ("read_clock", read_clock),
         ("demand", demand),
         ("signal", signal),

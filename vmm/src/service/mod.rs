@@ -2,5 +2,9 @@
 
 pub(crate) mod clock;
 pub(crate) mod demand;
+pub(crate) mod errno;
+pub(crate) mod files;
 pub(crate) mod output;
+mod sockets;
 pub(crate) mod stdin;
+pub(crate) mod wait;

@@ -1,4 +1,4 @@
-//! Output: takes records out of the ring and writes them where they belong.
+//! Output: takes records out of the ring and writes them where they belong: standard streams, log, files.
 //!
 //! Both the vCPU's thread and the housekeeping thread may drain; a lock keeps the order. Writing never blocks beyond a
 //! stop: a descriptor that may block is written only in pieces that poll(2) says it takes.
@@ -6,12 +6,13 @@
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::Instant,
 };
 
 use mote_abi::{
     boot::status_offset,
+    hypercall::files::{PostedWrite, transfer},
     layout::{HOST_STATUS, RING_DATA, RING_HEAD},
     ring::{HEADER_BYTES, Header, Stream, pieces, used_bytes},
 };
@@ -21,12 +22,14 @@ use rustix::{
     io::Errno,
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+use zerocopy::IntoBytes;
 
+use super::files::FileService;
 use crate::{
     config::Output,
     control::Control,
     ending::{GuestFault, HostFailure},
-    request::printable,
+    request::{Area, Transfer, printable},
 };
 
 /// What a pipe takes without blocking once poll(2) says that it is writable (PIPE_BUF).
@@ -63,6 +66,7 @@ pub(crate) enum Patience<'a> {
 /// Both streams, the position in the ring, and what was taken out of it but not written yet.
 #[derive(Debug)]
 pub(crate) struct OutputService {
+    files: Arc<FileService>,
     tail: u64,
     /// Bytes for one stream; at most a ring full.
     batch: Vec<u8>,
@@ -88,8 +92,9 @@ struct Sink {
 }
 
 impl OutputService {
-    pub(crate) fn new(stdout: Output, stderr: Output, max_log_level: u8) -> Self {
+    pub(crate) fn new(stdout: Output, stderr: Output, max_log_level: u8, files: Arc<FileService>) -> Self {
         Self {
+            files,
             tail: 0,
             batch: Vec::new(),
             batch_stream: Stream::Stdout,
@@ -123,6 +128,11 @@ impl OutputService {
         // Not further than this: a guest that publishes all the time would keep this thread for ever.
         let end = self.published(memory)?;
         while self.tail != end {
+            let header = self.header(memory, end)?;
+            if matches!(header.stream, Stream::Write | Stream::Close) {
+                self.take_posted(memory, header)?;
+                continue;
+            }
             let taken = self.take_batch(memory, end);
             // What lies before a record that is none is written all the same.
             self.write_batch(patience)?;
@@ -141,17 +151,54 @@ impl OutputService {
         }
     }
 
+    /// The header of the record at the tail, which lies before `end` as a whole.
+    fn header(&self, memory: &GuestMemoryMmap, end: u64) -> Result<Header, DrainError> {
+        let mut word = 0u32.to_le_bytes();
+        copy_out(memory, self.tail, &mut word)?;
+        let left = end.wrapping_sub(self.tail);
+        let header = Header::decode(u32::from_le_bytes(word)).filter(|header| header.record_bytes() <= left);
+        header.ok_or_else(|| bad_output(format!("no record at {}", self.tail)))
+    }
+
+    /// Does what the record at the tail posts to a file.
+    fn take_posted(&mut self, memory: &GuestMemoryMmap, header: Header) -> Result<(), DrainError> {
+        let payload = self.tail.wrapping_add(HEADER_BYTES);
+        let payload_bytes = u64::from(header.payload_bytes);
+        match header.stream {
+            Stream::Write => {
+                let mut posted = PostedWrite::default();
+                let header_bytes = size_of::<PostedWrite>() as u64;
+                let data_bytes = payload_bytes.checked_sub(header_bytes).ok_or_else(|| bad_output("a short write".into()))?;
+                copy_out(memory, payload, posted.as_mut_bytes())?;
+                let mut offset = posted.offset;
+                for (at, bytes) in pieces(payload.wrapping_add(header_bytes), data_bytes) {
+                    let area = Area { start: GuestAddress(RING_DATA.start + at), bytes: usize::try_from(bytes).unwrap_or(0) };
+                    let append = posted.flags & transfer::APPEND != 0;
+                    self.files.posted_write(&Transfer::posted(posted.handle, area, offset, append), memory);
+                    offset = offset.saturating_add(bytes);
+                }
+            }
+            _ => {
+                let mut handle = 0u32.to_le_bytes();
+                if payload_bytes != handle.len() as u64 {
+                    return Err(bad_output("a short close".into()));
+                }
+                copy_out(memory, payload, &mut handle)?;
+                self.files.posted_close(u32::from_le_bytes(handle));
+            }
+        }
+        self.tail = self.tail.wrapping_add(header.record_bytes());
+        self.publish(memory)
+    }
+
     /// Takes the records at the tail that are for one stream, not beyond `end`.
     fn take_batch(&mut self, memory: &GuestMemoryMmap, end: u64) -> Result<(), DrainError> {
         self.batch.clear();
         self.written = 0;
         while self.tail != end {
-            let mut word = 0u32.to_le_bytes();
-            copy_out(memory, self.tail, &mut word)?;
-            let left = end.wrapping_sub(self.tail);
-            let header = Header::decode(u32::from_le_bytes(word)).filter(|header| header.record_bytes() <= left);
-            let header = header.ok_or_else(|| bad_output(format!("no record at {}", self.tail)))?;
-            if !self.batch.is_empty() && header.stream != self.batch_stream {
+            let header = self.header(memory, end)?;
+            let posted = matches!(header.stream, Stream::Write | Stream::Close);
+            if posted || !self.batch.is_empty() && header.stream != self.batch_stream {
                 break;
             }
             let (at, bytes) = (self.batch.len(), usize::try_from(header.payload_bytes).unwrap_or(0));
@@ -173,7 +220,7 @@ impl OutputService {
         let sink = match self.batch_stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
-            Stream::Log(_) => return Ok(()),
+            Stream::Log(_) | Stream::Write | Stream::Close => return Ok(()),
         };
         while let Some(rest) = self.batch.get(self.written..).filter(|rest| !rest.is_empty() && !sink.broken) {
             match sink.write_some(rest, patience) {
@@ -196,6 +243,7 @@ impl OutputService {
         let broken = u64::from(self.stdout.broken) << 1 | u64::from(self.stderr.broken) << 2;
         let at = |offset| GuestAddress(HOST_STATUS.start + offset);
         memory.store(broken, at(status_offset::BROKEN_STREAMS), Ordering::Release)?;
+        memory.store(self.files.failed_writes(), at(status_offset::FAILED_WRITES), Ordering::Release)?;
         memory.store(self.tail, at(status_offset::RING_TAIL), Ordering::Release)?;
         Ok(())
     }

@@ -1,0 +1,227 @@
+//! Which parts of which files lie in the read-ahead windows that kernel and host share.
+//!
+//! Only bookkeeping: the bytes are elsewhere. A window is good for a short time, so that what others do to a file on the host
+//! is seen as soon as by a program with buffers of its own, and only until the guest itself changes the file.
+
+/// A file on the host, whatever names and descriptors it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// Device.
+    pub device: u64,
+    /// Inode.
+    pub inode: u64,
+}
+
+/// How long what was read may be used, in nanoseconds.
+pub const MAX_AGE_NS: u64 = 50_000_000;
+
+/// What a window holds.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    file: FileId,
+    offset: u64,
+    bytes: u64,
+    /// Whether the file ended behind those bytes.
+    at_end: bool,
+    filled_ns: u64,
+    /// Larger for one that was used later.
+    used: u64,
+}
+
+/// Bytes of a file that are in a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hit {
+    /// Index of the window.
+    pub window: usize,
+    /// Where in it they start.
+    pub start: u64,
+    /// How many there are; 0 only at the end of the file.
+    pub bytes: u64,
+    /// Whether the file ends behind them.
+    pub at_end: bool,
+}
+
+/// The windows.
+#[derive(Debug)]
+pub struct Windows<const COUNT: usize> {
+    windows: [Option<Window>; COUNT],
+    uses: u64,
+}
+
+impl<const COUNT: usize> Default for Windows<COUNT> {
+    fn default() -> Self {
+        Self { windows: [None; COUNT], uses: 0 }
+    }
+}
+
+impl<const COUNT: usize> Windows<COUNT> {
+    /// What is there of `file` from `offset` on; `None` if the host must be asked.
+    pub fn find(&mut self, file: FileId, offset: u64, now_ns: u64) -> Option<Hit> {
+        self.uses += 1;
+        for (index, entry) in self.windows.iter_mut().enumerate() {
+            let Some(window) = entry.as_mut().filter(|window| window.file == file) else { continue };
+            if now_ns.saturating_sub(window.filled_ns) > MAX_AGE_NS {
+                *entry = None;
+                continue;
+            }
+            let end = window.offset.saturating_add(window.bytes);
+            let inside = window.offset <= offset && offset < end;
+            let behind = window.at_end && offset >= end;
+            if inside || behind {
+                window.used = self.uses;
+                let start = offset.saturating_sub(window.offset).min(window.bytes);
+                return Some(Hit { window: index, start, bytes: window.bytes - start, at_end: window.at_end });
+            }
+        }
+        None
+    }
+
+    /// Index of the window to be filled for `file`: one that it has, one that is free, or that which was not used for longest.
+    pub fn victim(&mut self, file: FileId) -> usize {
+        self.take(|window| if window.file == file { (0, 0) } else { (2, window.used) })
+    }
+
+    /// The same for a file that is not known yet.
+    pub fn spare(&mut self) -> usize {
+        self.take(|window| (2, window.used))
+    }
+
+    fn take(&mut self, rank: impl Fn(&Window) -> (u32, u64)) -> usize {
+        let rank = |window: &Option<Window>| window.as_ref().map_or((1, 0), &rank);
+        let victim = self.windows.iter().enumerate().min_by_key(|(_, window)| rank(window));
+        let index = victim.map_or(0, |(index, _)| index);
+        if let Some(window) = self.windows.get_mut(index) {
+            *window = None;
+        }
+        index
+    }
+
+    /// Window `index` has been filled with `bytes` bytes of `file` from `offset` on.
+    pub fn fill(&mut self, index: usize, file: FileId, offset: u64, bytes: u64, at_end: bool, now_ns: u64) {
+        self.uses += 1;
+        if let Some(window) = self.windows.get_mut(index) {
+            *window = Some(Window { file, offset, bytes, at_end, filled_ns: now_ns, used: self.uses });
+        }
+    }
+
+    /// The guest changes `file`.
+    pub fn forget(&mut self, file: FileId) {
+        for window in &mut self.windows {
+            if window.is_some_and(|window| window.file == file) {
+                *window = None;
+            }
+        }
+    }
+}
+
+/// How far one descriptor is read ahead: twice as far each time, as long as it is read on where it stopped.
+#[derive(Debug, Clone, Copy)]
+pub struct Ahead {
+    next_offset: u64,
+    bytes: u64,
+}
+
+impl Ahead {
+    /// What the first read of a file brings at least.
+    pub const FIRST_BYTES: u64 = 32 << 10;
+    /// What a read brings that does not go on where the last one ended.
+    const RANDOM_BYTES: u64 = 4 << 10;
+
+    /// How much is to be fetched at `offset` when `wanted` bytes are asked for and a window has `most`.
+    pub fn next(&mut self, offset: u64, wanted: u64, most: u64) -> u64 {
+        self.bytes = if offset == self.next_offset { self.bytes.saturating_mul(2) } else { Self::RANDOM_BYTES };
+        self.bytes = self.bytes.max(wanted).min(most);
+        self.next_offset = offset.saturating_add(self.bytes);
+        self.bytes
+    }
+
+    /// The first `bytes` bytes were fetched when the file was opened.
+    pub fn opened_with(bytes: u64) -> Self {
+        Self { next_offset: bytes, bytes: bytes.max(Self::FIRST_BYTES / 2) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    const A: FileId = FileId { device: 1, inode: 2 };
+    const B: FileId = FileId { device: 1, inode: 3 };
+
+    #[test]
+    fn what_was_filled_is_found_until_it_is_old_or_changed() {
+        let mut windows = Windows::<2>::default();
+        assert_eq!(windows.find(A, 0, 0), None);
+        let index = windows.victim(A);
+        windows.fill(index, A, 100, 50, false, 10);
+        assert_eq!(windows.find(A, 120, 20), Some(Hit { window: index, start: 20, bytes: 30, at_end: false }));
+        assert_eq!(windows.find(A, 99, 20), None);
+        assert_eq!(windows.find(A, 150, 20), None);
+        assert_eq!(windows.find(B, 120, 20), None);
+        windows.forget(B);
+        assert!(windows.find(A, 149, 10 + MAX_AGE_NS).is_some());
+        assert!(windows.find(A, 149, 11 + MAX_AGE_NS).is_none());
+        windows.fill(index, A, 100, 50, true, 10);
+        assert_eq!(windows.find(A, 150, 10), Some(Hit { window: index, start: 50, bytes: 0, at_end: true }));
+        assert_eq!(windows.find(A, 900, 10).map(|hit| (hit.start, hit.bytes)), Some((50, 0)));
+        windows.forget(A);
+        assert_eq!(windows.find(A, 150, 10), None);
+    }
+
+    #[test]
+    fn a_file_keeps_its_window_and_the_oldest_goes() {
+        let mut windows = Windows::<2>::default();
+        for file in [A, B] {
+            let index = windows.victim(file);
+            windows.fill(index, file, 0, 10, false, 0);
+        }
+        assert!(windows.find(A, 0, 0).is_some());
+        let c = FileId { device: 9, inode: 9 };
+        let index = windows.victim(c);
+        windows.fill(index, c, 0, 10, false, 0);
+        assert!(windows.find(A, 0, 0).is_some() && windows.find(B, 0, 0).is_none());
+    }
+
+    #[test]
+    fn sequential_reads_go_further_and_random_ones_do_not() {
+        let mut ahead = Ahead::opened_with(0);
+        assert_eq!(ahead.next(0, 100, 1 << 18), 32 << 10);
+        assert_eq!(ahead.next(32 << 10, 100, 1 << 18), 64 << 10);
+        assert_eq!(ahead.next(0, 100, 1 << 18), 4 << 10);
+        assert_eq!(ahead.next(9, 1 << 20, 1 << 18), 1 << 18);
+    }
+
+    proptest! {
+        /// Against a file in memory: whatever the windows say is there is what the file has.
+        #[test]
+        fn hits_are_true(steps in prop::collection::vec((0u64..3, 0u64..200, 1u64..60, any::<bool>()), 0..60)) {
+            const SIZE: u64 = 150;
+            let mut windows = Windows::<3>::default();
+            let mut bytes: [Vec<u64>; 3] = Default::default();
+            for (now, (file, offset, wanted, forget)) in steps.into_iter().enumerate() {
+                let id = FileId { device: 0, inode: file };
+                if forget {
+                    windows.forget(id);
+                    prop_assert_eq!(windows.find(id, offset, now as u64), None);
+                }
+                match windows.find(id, offset, now as u64) {
+                    Some(hit) => {
+                        let held = &bytes[hit.window][hit.start as usize..][..hit.bytes as usize];
+                        let true_bytes = (offset..SIZE).map(|at| file * 1000 + at);
+                        prop_assert!(true_bytes.take(held.len()).eq(held.iter().copied()));
+                        prop_assert!(hit.bytes > 0 || offset >= SIZE);
+                    }
+                    None => {
+                        let index = windows.victim(id);
+                        let held: Vec<u64> = (offset..SIZE.min(offset + wanted)).map(|at| file * 1000 + at).collect();
+                        let at_end = (held.len() as u64) < wanted;
+                        windows.fill(index, id, offset, held.len() as u64, at_end, now as u64);
+                        bytes[index] = held;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The ramdisk: an archive that guests map read-only. Its bytes are first parsed inside the VM.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use mote_abi::layout::RAMDISK;
+use thiserror::Error;
+
+use crate::{
+    memory::{Mapping, MemoryError},
+    module::shown,
+};
+
+/// An archive that cannot even be tried.
+#[derive(Debug, Error)]
+pub enum RamdiskError {
+    /// The file could not be read.
+    #[error("cannot read the ramdisk {}: {source}", shown(path))]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A directory, pipe or device, or an empty file.
+    #[error("the ramdisk {} is no archive: it must be a regular file that is not empty", shown(path))]
+    NotArchive {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// More than the guest has addresses for.
+    #[error("the ramdisk {} is too large: {bytes} bytes, at most {} can be mapped", shown(path), RAMDISK.bytes())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Its size.
+        bytes: u64,
+    },
+    /// No host memory for it.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// A tar archive, ready to be mapped into any number of VMs as their file system.
+#[derive(Debug)]
+pub struct Ramdisk {
+    mapping: Mapping,
+    bytes: u64,
+}
+
+impl Ramdisk {
+    /// An archive in a file, which must not change while it is in use: it is mapped, not copied.
+    pub fn from_file(path: &Path) -> Result<Arc<Self>, RamdiskError> {
+        let read_error = |source| RamdiskError::Read { path: path.into(), source };
+        // Opening a pipe would wait for its other end, so it is looked at first.
+        let metadata = std::fs::metadata(path).map_err(read_error)?;
+        let bytes = metadata.len();
+        if !metadata.is_file() || bytes == 0 {
+            return Err(RamdiskError::NotArchive { path: path.into() });
+        }
+        if bytes > RAMDISK.bytes() {
+            return Err(RamdiskError::TooLarge { path: path.into(), bytes });
+        }
+        let file = File::open(path).map_err(read_error)?;
+        Ok(Arc::new(Self { mapping: Mapping::file("the ramdisk", file.as_fd(), bytes)?, bytes }))
+    }
+
+    /// Size of the archive in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_archive_is_told_so() {
+        let directory = tempfile::tempdir().unwrap();
+        let message = |path: &Path| Ramdisk::from_file(path).unwrap_err().to_string();
+        assert!(message(directory.path()).contains("is no archive"));
+        assert!(message(&directory.path().join("no")).contains("No such file"));
+        let empty = directory.path().join("empty.tar");
+        File::create(&empty).unwrap();
+        assert!(message(&empty).contains("not empty"));
+        let large = File::create(directory.path().join("large.tar")).unwrap();
+        large.set_len(RAMDISK.bytes() + 1).unwrap();
+        assert!(message(&directory.path().join("large.tar")).contains("too large"));
+    }
+}

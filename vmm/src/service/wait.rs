@@ -1,0 +1,134 @@
+//! Waiting: for time to pass, for standard input, for files and sockets. A stop ends any wait.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use mote_abi::hypercall::files::{Interest, STDIN, interest, ready};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{
+    files::{FileService, Open, Refusal},
+    stdin::Stdin,
+};
+use crate::control::Control;
+
+/// A stop was asked for while waiting.
+#[derive(Debug)]
+pub(crate) struct Stopped;
+
+/// Waits until one of the interests is ready or `timeout` passed, and fills in what was found.
+pub(crate) fn wait(
+    interests: &mut [Interest],
+    timeout: Option<Duration>,
+    stdin: &Stdin,
+    files: &FileService,
+    control: &Control,
+) -> Result<u32, Stopped> {
+    // Opened things live until the wait is over, whatever happens to their handles.
+    let open: Vec<Option<Arc<Open>>> = interests.iter().map(|interest| files.get(interest.handle).ok()).collect();
+    let sources: Vec<Source<'_>> =
+        interests.iter().zip(&open).map(|(interest, open)| Source::of(interest, open.as_deref(), stdin)).collect();
+    let fds: Vec<_> = sources.iter().map(Source::fd).collect();
+    let decided = sources.iter().any(|source| matches!(source, Source::Decided { .. }));
+    let timeout = if decided { Some(Duration::ZERO) } else { timeout };
+    let found = poll_until(&fds, timeout, control)?;
+    let mut count = 0;
+    for ((interest, source), flags) in interests.iter_mut().zip(&sources).zip(found) {
+        (interest.ready, interest.readable_bytes) = source.result(flags);
+        count += u32::from(interest.ready != 0);
+    }
+    Ok(count)
+}
+
+/// Does `action` until it no longer says that it would block. `nonblocking` makes that an error.
+pub(crate) fn retry(
+    fd: BorrowedFd<'_>,
+    flags: PollFlags,
+    nonblocking: bool,
+    control: &Control,
+    mut action: impl FnMut() -> io::Result<usize>,
+) -> Result<usize, Refusal> {
+    loop {
+        match action() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !nonblocking => {
+                poll_until(&[Some((fd, flags))], None, control)?;
+            }
+            result => return Ok(result?),
+        }
+    }
+}
+
+/// Where readiness comes from.
+enum Source<'a> {
+    /// A file descriptor that may or may not be ready.
+    Poll(BorrowedFd<'a>, PollFlags),
+    /// Known without asking.
+    Decided { ready: u32, readable_bytes: u64 },
+}
+
+impl<'a> Source<'a> {
+    fn of(interest: &Interest, open: Option<&'a Open>, stdin: &'a Stdin) -> Self {
+        let flags = if interest.events == interest::WRITE { PollFlags::OUT } else { PollFlags::IN };
+        match (interest.handle, open) {
+            (STDIN, _) => match stdin {
+                Stdin::Fd(fd) => Self::Poll(fd.as_fd(), PollFlags::IN),
+                Stdin::Bytes(bytes) => {
+                    let hangup = if bytes.is_empty() { ready::HANGUP } else { 0 };
+                    Self::Decided { ready: ready::READY | hangup, readable_bytes: bytes.len() as u64 }
+                }
+            },
+            (_, Some(open)) => Self::Poll(open.fd(), flags),
+            (_, None) => Self::Decided { ready: ready::READY | ready::BAD_HANDLE, readable_bytes: 0 },
+        }
+    }
+
+    fn fd(&self) -> Option<(BorrowedFd<'a>, PollFlags)> {
+        match self {
+            Self::Poll(fd, flags) => Some((*fd, *flags)),
+            Self::Decided { .. } => None,
+        }
+    }
+
+    fn result(&self, found: PollFlags) -> (u32, u64) {
+        match self {
+            Self::Decided { ready, readable_bytes } => (*ready, *readable_bytes),
+            Self::Poll(..) if found.is_empty() => (0, 0),
+            Self::Poll(fd, asked) => {
+                let hangup = found.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP);
+                let bytes = if asked.contains(PollFlags::IN) { rustix::io::ioctl_fionread(fd).unwrap_or(0) } else { 0 };
+                (ready::READY | if hangup { ready::HANGUP } else { 0 }, bytes)
+            }
+        }
+    }
+}
+
+/// poll(2) beside the event of a stop; what was found for each, nothing at all if the time ran out.
+pub(crate) fn poll_until(
+    sources: &[Option<(BorrowedFd<'_>, PollFlags)>],
+    timeout: Option<Duration>,
+    control: &Control,
+) -> Result<Vec<PollFlags>, Stopped> {
+    let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let event = control.event();
+    loop {
+        let mut fds = vec![PollFd::new(&event, PollFlags::IN)];
+        fds.extend(sources.iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        if poll(&mut fds, left.as_ref()).is_err() {
+            // Interrupted: the loop looks again.
+            continue;
+        }
+        let mut found = fds.iter().map(PollFd::revents);
+        if found.next().is_some_and(|event| !event.is_empty()) {
+            return Err(Stopped);
+        }
+        let mut next = || found.next().unwrap_or(PollFlags::empty());
+        return Ok(sources.iter().map(|source| if source.is_some() { next() } else { PollFlags::empty() }).collect());
+    }
+}
