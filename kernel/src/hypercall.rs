@@ -1,6 +1,9 @@
 //! Hypercalls, typed: one function for each number of [`mote_abi::hypercall`].
 
-use core::ptr;
+use core::{
+    ptr,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use mote_abi::{
     errno::Errno,
@@ -114,7 +117,23 @@ fn answered(response: Response) -> Result<Response, Errno> {
     }
 }
 
+/// How many answers came that may have told the module something of the world outside. Reading and writing regular files does
+/// not count: a program that goes through two files at once would lose all that was read ahead.
+pub(crate) fn tidings() -> u64 {
+    TIDINGS.load(Ordering::Relaxed)
+}
+
+/// One more such answer.
+pub(crate) fn note_tidings() {
+    TIDINGS.fetch_add(1, Ordering::Relaxed);
+}
+
+static TIDINGS: AtomicU64 = AtomicU64::new(0);
+
 fn call<T: IntoBytes + Immutable>(number: u32, arguments: &T) -> Response {
+    if !matches!(number, abi::DRAIN_OUTPUT | abi::READ_CLOCK | abi::FILE_READ | abi::FILE_WRITE | abi::FILE_CLOSE) {
+        note_tidings();
+    }
     ring(&Request::new(number, arguments, 0));
     // SAFETY: RESPONSE is in the mapped mailbox page and aligned, and every bit pattern is a Response. The host wrote
     // it before it let this vCPU go on.

@@ -1,7 +1,7 @@
 //! Which parts of which files lie in the read-ahead windows that kernel and host share.
 //!
-//! Only bookkeeping: the bytes are elsewhere. A window is good for a short time, so that what others do to a file on the host
-//! is seen as soon as by a program with buffers of its own, and only until the guest itself changes the file.
+//! Only bookkeeping: the bytes are elsewhere. What was read is good until the guest changes the file; until it learns anything
+//! else of the world outside, as others may have changed the file before they said so; and for a short time at most.
 
 /// A file on the host, whatever names and descriptors it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,23 @@ pub struct FileId {
 }
 
 /// How long what was read may be used, in nanoseconds.
-pub const MAX_AGE_NS: u64 = 50_000_000;
+const MAX_AGE_NS: u64 = 50_000_000;
+
+/// When the guest learned something of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Monotonic time in nanoseconds.
+    pub ns: u64,
+    /// How many answers of the host that may tell of the world outside came before.
+    pub tidings: u64,
+}
+
+impl Moment {
+    /// Whether what was learned then may still be taken for true at `now`.
+    pub fn is_fresh(self, now: Self) -> bool {
+        self.tidings == now.tidings && now.ns.saturating_sub(self.ns) <= MAX_AGE_NS
+    }
+}
 
 /// What a window holds.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +39,7 @@ struct Window {
     bytes: u64,
     /// Whether the file ended behind those bytes.
     at_end: bool,
-    filled_ns: u64,
+    filled: Moment,
     /// Larger for one that was used later.
     used: u64,
 }
@@ -56,11 +72,11 @@ impl<const COUNT: usize> Default for Windows<COUNT> {
 
 impl<const COUNT: usize> Windows<COUNT> {
     /// What is there of `file` from `offset` on; `None` if the host must be asked.
-    pub fn find(&mut self, file: FileId, offset: u64, now_ns: u64) -> Option<Hit> {
+    pub fn find(&mut self, file: FileId, offset: u64, now: Moment) -> Option<Hit> {
         self.uses += 1;
         for (index, entry) in self.windows.iter_mut().enumerate() {
             let Some(window) = entry.as_mut().filter(|window| window.file == file) else { continue };
-            if now_ns.saturating_sub(window.filled_ns) > MAX_AGE_NS {
+            if !window.filled.is_fresh(now) {
                 *entry = None;
                 continue;
             }
@@ -97,10 +113,10 @@ impl<const COUNT: usize> Windows<COUNT> {
     }
 
     /// Window `index` has been filled with `bytes` bytes of `file` from `offset` on.
-    pub fn fill(&mut self, index: usize, file: FileId, offset: u64, bytes: u64, at_end: bool, now_ns: u64) {
+    pub fn fill(&mut self, index: usize, file: FileId, offset: u64, bytes: u64, at_end: bool, now: Moment) {
         self.uses += 1;
         if let Some(window) = self.windows.get_mut(index) {
-            *window = Some(Window { file, offset, bytes, at_end, filled_ns: now_ns, used: self.uses });
+            *window = Some(Window { file, offset, bytes, at_end, filled: now, used: self.uses });
         }
     }
 
@@ -150,24 +166,30 @@ mod tests {
     const A: FileId = FileId { device: 1, inode: 2 };
     const B: FileId = FileId { device: 1, inode: 3 };
 
+    fn at(ns: u64) -> Moment {
+        Moment { ns, tidings: 7 }
+    }
+
     #[test]
     fn what_was_filled_is_found_until_it_is_old_or_changed() {
         let mut windows = Windows::<2>::default();
-        assert_eq!(windows.find(A, 0, 0), None);
+        assert_eq!(windows.find(A, 0, at(0)), None);
         let index = windows.victim(A);
-        windows.fill(index, A, 100, 50, false, 10);
-        assert_eq!(windows.find(A, 120, 20), Some(Hit { window: index, start: 20, bytes: 30, at_end: false }));
-        assert_eq!(windows.find(A, 99, 20), None);
-        assert_eq!(windows.find(A, 150, 20), None);
-        assert_eq!(windows.find(B, 120, 20), None);
+        windows.fill(index, A, 100, 50, false, at(10));
+        assert_eq!(windows.find(A, 120, at(20)), Some(Hit { window: index, start: 20, bytes: 30, at_end: false }));
+        assert_eq!(windows.find(A, 99, at(20)), None);
+        assert_eq!(windows.find(A, 150, at(20)), None);
+        assert_eq!(windows.find(B, 120, at(20)), None);
         windows.forget(B);
-        assert!(windows.find(A, 149, 10 + MAX_AGE_NS).is_some());
-        assert!(windows.find(A, 149, 11 + MAX_AGE_NS).is_none());
-        windows.fill(index, A, 100, 50, true, 10);
-        assert_eq!(windows.find(A, 150, 10), Some(Hit { window: index, start: 50, bytes: 0, at_end: true }));
-        assert_eq!(windows.find(A, 900, 10).map(|hit| (hit.start, hit.bytes)), Some((50, 0)));
+        assert!(windows.find(A, 149, at(10 + MAX_AGE_NS)).is_some());
+        assert!(windows.find(A, 149, at(11 + MAX_AGE_NS)).is_none());
+        windows.fill(index, A, 100, 50, true, at(10));
+        assert_eq!(windows.find(A, 150, at(10)), Some(Hit { window: index, start: 50, bytes: 0, at_end: true }));
+        assert_eq!(windows.find(A, 900, at(10)).map(|hit| (hit.start, hit.bytes)), Some((50, 0)));
+        assert_eq!(windows.find(A, 150, Moment { ns: 10, tidings: 8 }), None);
+        windows.fill(index, A, 100, 50, true, at(10));
         windows.forget(A);
-        assert_eq!(windows.find(A, 150, 10), None);
+        assert_eq!(windows.find(A, 150, at(10)), None);
     }
 
     #[test]
@@ -175,13 +197,14 @@ mod tests {
         let mut windows = Windows::<2>::default();
         for file in [A, B] {
             let index = windows.victim(file);
-            windows.fill(index, file, 0, 10, false, 0);
+            windows.fill(index, file, 0, 10, false, at(0));
         }
-        assert!(windows.find(A, 0, 0).is_some());
+        assert!(windows.find(A, 0, at(0)).is_some());
         let c = FileId { device: 9, inode: 9 };
         let index = windows.victim(c);
-        windows.fill(index, c, 0, 10, false, 0);
-        assert!(windows.find(A, 0, 0).is_some() && windows.find(B, 0, 0).is_none());
+        windows.fill(index, c, 0, 10, false, at(0));
+        assert!(windows.find(A, 0, at(0)).is_some() && windows.find(B, 0, at(0)).is_none());
+        assert_eq!(windows.spare(), 1 - windows.spare());
     }
 
     #[test]
@@ -204,9 +227,9 @@ mod tests {
                 let id = FileId { device: 0, inode: file };
                 if forget {
                     windows.forget(id);
-                    prop_assert_eq!(windows.find(id, offset, now as u64), None);
+                    prop_assert_eq!(windows.find(id, offset, at(now as u64)), None);
                 }
-                match windows.find(id, offset, now as u64) {
+                match windows.find(id, offset, at(now as u64)) {
                     Some(hit) => {
                         let held = &bytes[hit.window][hit.start as usize..][..hit.bytes as usize];
                         let true_bytes = (offset..SIZE).map(|at| file * 1000 + at);
@@ -217,7 +240,7 @@ mod tests {
                         let index = windows.victim(id);
                         let held: Vec<u64> = (offset..SIZE.min(offset + wanted)).map(|at| file * 1000 + at).collect();
                         let at_end = (held.len() as u64) < wanted;
-                        windows.fill(index, id, offset, held.len() as u64, at_end, now as u64);
+                        windows.fill(index, id, offset, held.len() as u64, at_end, at(now as u64));
                         bytes[index] = held;
                     }
                 }

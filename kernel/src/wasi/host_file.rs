@@ -1,7 +1,7 @@
 //! Files of the host: read ahead in windows, written behind through the ring.
 //!
-//! What a program can see of this is nothing but speed. Reads are answered from a window only if the guest has not changed the
-//! file since it was filled. Small writes are posted, in the order of everything else that is posted, and every request
+//! What a program can see of this is nothing but speed. Reads are answered from a window only while nobody can tell that it is
+//! not the file itself: see [`Moment`]. Small writes are posted, in the order of everything else that is posted, and every request
 //! makes the host do what was posted first; a run's end does, too, however it ends. If a posted write fails, the next
 //! write, sync or close through the same descriptor gets the error.
 
@@ -18,7 +18,7 @@ use mote_abi::{
     mailbox::DATA_BYTES,
     ring,
 };
-use mote_kernel_logic::window::{Ahead, FileId, MAX_AGE_NS, Windows};
+use mote_kernel_logic::window::{Ahead, FileId, Hit, Moment, Windows};
 use zerocopy::IntoBytes;
 
 use crate::{clock, console, guest, hypercall};
@@ -70,7 +70,7 @@ struct Opened {
     stat: FileStat,
     /// [`Shared::changes`] then.
     changes: u64,
-    at_ns: u64,
+    at: Moment,
 }
 
 impl HostFile {
@@ -84,9 +84,9 @@ impl HostFile {
         shared: &mut Shared,
     ) -> Self {
         let id = FileId { device: result.stat.device, inode: result.stat.inode };
-        let at_ns = clock::stale_monotonic_ns();
+        let at = now();
         if let (Some(window), 1) = (window, result.was_read) {
-            shared.windows.fill(window, id, 0, u64::from(result.ahead_bytes), result.at_end == 1, at_ns);
+            shared.windows.fill(window, id, 0, u64::from(result.ahead_bytes), result.at_end == 1, at);
         }
         Self {
             handle: result.handle,
@@ -98,7 +98,7 @@ impl HostFile {
             is_shared: false,
             position: Position::At(0),
             ahead: Ahead::opened_with(u64::from(result.ahead_bytes)),
-            opened: Opened { stat: result.stat, changes: shared.changes, at_ns },
+            opened: Opened { stat: result.stat, changes: shared.changes, at },
             has_posted: false,
             seen_failures: guest::failed_writes(),
         }
@@ -129,13 +129,10 @@ impl HostFile {
         let mut done = 0;
         while let Some(rest) = target.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let at = offset.checked_add(done as u64).filter(|at| *at <= MAX_OFFSET).ok_or(Errno::Inval)?;
-            let hit = match shared.windows.find(self.id, at, clock::stale_monotonic_ns()) {
+            let hit = match shared.windows.find(self.id, at, now()) {
                 Some(hit) => hit,
                 None => match self.fetch(shared, at, rest.len()) {
-                    Ok(()) => match shared.windows.find(self.id, at, 0) {
-                        Some(hit) => hit,
-                        None => break,
-                    },
+                    Ok(hit) => hit,
                     Err(_) if done > 0 => break,
                     Err(errno) => return Err(errno),
                 },
@@ -150,15 +147,15 @@ impl HostFile {
         Ok(done)
     }
 
-    fn fetch(&mut self, shared: &mut Shared, offset: u64, wanted: usize) -> Result<(), Errno> {
+    fn fetch(&mut self, shared: &mut Shared, offset: u64, wanted: usize) -> Result<Hit, Errno> {
         let bytes = self.ahead.next(offset, wanted as u64, WINDOW_BYTES) as u32;
         let window = shared.windows.victim(self.id);
         let buffer = window_buffer(window);
         let arguments = TransferArgs { handle: self.handle, buffer, bytes, flags: 0, offset };
         let result: TransferResult = hypercall::file(abi::FILE_READ, &arguments, &[])?;
-        let got = u64::from(result.bytes.min(bytes));
-        shared.windows.fill(window, self.id, offset, got, result.at_end == 1, clock::stale_monotonic_ns());
-        Ok(())
+        let (got, at_end) = (u64::from(result.bytes.min(bytes)), result.at_end == 1);
+        shared.windows.fill(window, self.id, offset, got, at_end, now());
+        Ok(Hit { window, start: 0, bytes: got, at_end })
     }
 
     /// Reads what a stream has, at least one byte unless it has ended.
@@ -167,6 +164,7 @@ impl HostFile {
         let arguments =
             TransferArgs { handle: self.handle, buffer: MAILBOX_BUFFER, bytes: bytes as u32, flags: wait_flag(flags), offset: 0 };
         let result: TransferResult = hypercall::file(abi::FILE_READ, &arguments, &[])?;
+        hypercall::note_tidings();
         let bytes = (result.bytes as usize).min(bytes);
         hypercall::copy_out(MAILBOX_BUFFER, 0, target.get_mut(..bytes).unwrap_or(&mut []));
         Ok(bytes)
@@ -270,9 +268,9 @@ impl HostFile {
 
     /// What is known of it.
     pub(super) fn stat(&self, shared: &Shared) -> Result<FileStat, Errno> {
-        let Opened { stat, changes, at_ns } = &self.opened;
-        let fresh = clock::stale_monotonic_ns().saturating_sub(*at_ns) <= MAX_AGE_NS;
-        if self.is_regular() && fresh && *changes == shared.changes { Ok(*stat) } else { self.ask_stat() }
+        let Opened { stat, changes, at } = &self.opened;
+        let known = self.is_regular() && at.is_fresh(now()) && *changes == shared.changes;
+        if known { Ok(*stat) } else { self.ask_stat() }
     }
 
     fn ask_stat(&self) -> Result<FileStat, Errno> {
@@ -302,6 +300,11 @@ struct Now {
     /// Bytes in the mailbox.
     filled: usize,
     end: u64,
+}
+
+/// This moment, as far as what is known of files is concerned.
+fn now() -> Moment {
+    Moment { ns: clock::stale_monotonic_ns(), tidings: hypercall::tidings() }
 }
 
 /// A change of whatever has a handle.
