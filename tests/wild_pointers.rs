@@ -18,6 +18,7 @@ use support::{
     command::{Outcome, payload, run_module},
     kvm,
 };
+use tempfile::{NamedTempFile, TempDir};
 use wasmparser::{FuncType, Parser, Payload, TypeRef, ValType};
 
 /// The largest errno (witx: `notcapable`).
@@ -111,17 +112,39 @@ fn module(words: &[u32], calls: &[Call]) -> String {
         writeln!(text, r#"(import "wasi_snapshot_preview1" "{name}" (func ${name} (param{parameters}) (result i32)))"#).unwrap();
     }
     let data: String = words.iter().flat_map(|word| word.to_le_bytes()).map(|byte| format!("\\{byte:02x}")).collect();
-    writeln!(text, r#"(memory (export "memory") 1 1) (data (i32.const 0) "{data}")"#).unwrap();
+    // Behind the words all is a name, so that paths of some lengths can be.
+    let names = "a".repeat(65_536 - NAMES);
+    writeln!(text, r#"(memory (export "memory") 1 1) (data (i32.const 0) "{data}") (data (i32.const {NAMES}) "{names}")"#)
+        .unwrap();
     writeln!(text, "(func $check (param i32) (if (i32.gt_u (local.get 0) (i32.const {MAX_ERRNO})) (then unreachable)))").unwrap();
     let calls: String = calls.iter().map(|call| format!("(call $check {})\n", call.text())).collect();
     write!(text, r#"(func (export "_start") {calls}))"#).unwrap();
     text
 }
 
+/// Where the names begin in the memory.
+const NAMES: usize = 1024;
+
+/// A directory that becomes descriptor 3, and the archive of a ramdisk that becomes 4.
+fn given() -> (TempDir, NamedTempFile) {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a"), "contents").unwrap();
+    std::fs::create_dir(directory.path().join("aa")).unwrap();
+    let archive = NamedTempFile::new().unwrap();
+    let mut builder = tar::Builder::new(archive.reopen().unwrap());
+    builder.append_dir_all("", directory.path()).unwrap();
+    builder.finish().unwrap();
+    (directory, archive)
+}
+
 /// Makes the calls; what went wrong, if anything did.
 fn make(words: &[u32], calls: &[Call]) -> Result<(), String> {
+    let (directory, archive) = given();
+    let names = format!("{}::/d", directory.path().display());
+    let archive = archive.path().display().to_string();
     // Arguments that happen to be right may make `poll_oneoff` wait for long.
-    let Outcome { status, stderr, .. } = run_module(&["--timeout", "1s"], module(words, calls));
+    let options = ["--timeout", "1s", "--memory", "64MiB", "--dir", &names, "--ramdisk", &archive];
+    let Outcome { status, stderr, .. } = run_module(&options, module(words, calls));
     match status {
         Some(0 | 124) => Ok(()),
         // The message names the last call.

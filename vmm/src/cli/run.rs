@@ -123,6 +123,7 @@ pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
 }
 
 fn execute(arguments: RunArgs, module: &Path, timeline: &mut Timeline) -> Result<Report, Failure> {
+    ignore_file_size_signal();
     let kernel = match &arguments.kernel {
         Some(path) => KernelImage::from_file(path)?,
         None => KernelImage::embedded()?,
@@ -215,6 +216,12 @@ fn signals() -> anyhow::Result<OwnedFd> {
         signal_hook::low_level::pipe::register(signal, writer).context("cannot catch signals")?;
     }
     Ok(reader)
+}
+
+/// A program that writes more than `ulimit -f` allows gets an errno; it must not end the process.
+fn ignore_file_size_signal() {
+    // SAFETY: ignoring a signal runs no code of ours in a handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Whether this process was started with the signal ignored, as by nohup(1): then it stays so.
