@@ -417,9 +417,10 @@ fn what_cannot_be_given_is_named() {
         run([OsString::from("run")].into_iter().chain(options).chain([module.path().into()]))
     };
     run(&["--dir", "/nowhere"]).complains(125, "cannot open the directory /nowhere: No such file");
-    run(&["--dir", "/etc/passwd"]).complains(125, "cannot open the directory /etc/passwd: Not a directory");
+    let file = module.path().to_str().unwrap();
+    run(&["--dir", file]).complains(125, &format!("cannot open the directory {file}: Not a directory"));
     run(&["--ramdisk", "/nowhere.tar"]).complains(125, "cannot read the ramdisk /nowhere.tar: No such file");
-    run(&["--ramdisk", "/etc/passwd"]).complains(126, "its ramdisk: ");
+    run(&["--ramdisk", file]).complains(126, "its ramdisk: ");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     run(&["--tcplisten", &address]).complains(125, &format!("cannot listen at {address}"));
