@@ -269,6 +269,29 @@ mod tests {
         assert_eq!(inspection.obstacles, ["there is no func wasi_snapshot_preview1::fd_write (i32) -> ()"]);
     }
 
+    /// The kernel's table is in another workspace, so its text is compared.
+    #[test]
+    fn the_kernel_links_the_same_functions() {
+        let source = include_str!("../../kernel/src/wasi/mod.rs");
+        let (_, table) = source.split_once("\npreview1! {\n").unwrap();
+        let (table, _) = table.split_once("\n}\n").unwrap();
+        let mut linked: Vec<(String, String)> = table
+            .lines()
+            .filter_map(|line| line.trim().split_once(") => ")?.0.split_once('('))
+            .map(|(name, arguments)| {
+                let types: Vec<_> =
+                    arguments.split(", ").filter_map(|argument| argument.split_once(": ")).map(|(_, ty)| ty).collect();
+                (name.to_owned(), format!("({}) -> (i32)", types.join(", ")))
+            })
+            .collect();
+        // Written out beside the table, as the only one without a result.
+        linked.push(("proc_exit".into(), "(i32) -> ()".into()));
+        linked.sort();
+        let mut known = PREVIEW1.map(|(name, ty)| (name.to_owned(), ty.to_owned()));
+        known.sort();
+        assert_eq!(linked, known);
+    }
+
     #[test]
     fn what_is_invalid_is_an_obstacle() {
         let inspection = inspect_binary(b"\0asm\x01\0\0\0\xff");

@@ -73,7 +73,7 @@ enum Source<'a> {
 
 impl<'a> Source<'a> {
     fn of(interest: &Interest, open: Option<&'a Open>, stdin: &'a Stdin) -> Self {
-        let flags = if interest.events == interest::WRITE { PollFlags::OUT } else { PollFlags::IN };
+        let flags = if interest.events == interest::WRITE { PollFlags::OUT } else { PollFlags::IN | PollFlags::RDHUP };
         match (interest.handle, open) {
             (STDIN, _) => match stdin {
                 Stdin::Fd(fd) => Self::Poll(fd.as_fd(), PollFlags::IN),
