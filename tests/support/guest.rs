@@ -18,7 +18,7 @@ use mote_abi::{
     layout::{CHUNK_BYTES, DOORBELL, IMAGE, KERNEL_DATA, MAILBOX, MIN_RAM_BYTES, PAGE_BYTES},
     mailbox::Request,
 };
-use mote_vmm::{Config, KernelImage, Limits, Module, Report, Vm};
+use mote_vmm::{Config, Confinement, KernelImage, Limits, Module, Report, Vm};
 use zerocopy::IntoBytes;
 
 use super::{
@@ -41,9 +41,10 @@ const WATCHDOG: Duration = Duration::from_secs(90);
 /// The deadline of a guest that should not need it.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Little RAM, a deadline, nothing to read, output thrown away.
+/// Little RAM, a deadline, nothing to read, output thrown away; confined, as a hostile guest should be.
 pub(crate) fn config() -> Config {
-    Config { limits: Limits { ram_bytes: MIN_RAM_BYTES, deadline: Some(DEADLINE), ..Limits::default() }, ..Config::default() }
+    let limits = Limits { ram_bytes: MIN_RAM_BYTES, deadline: Some(DEADLINE), ..Limits::default() };
+    Config { limits, confinement: Confinement::BestEffort, ..Config::default() }
 }
 
 /// As [`config`], with a deadline that will be met.

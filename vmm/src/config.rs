@@ -14,7 +14,7 @@ use mote_abi::{
 };
 use thiserror::Error;
 
-use crate::{directory::Directory, ramdisk::Ramdisk};
+use crate::{confinement::Confinement, directory::Directory, ramdisk::Ramdisk};
 
 /// Everything about one run but kernel and module.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Seed of the module's random generator; `None` takes one of the operating system.
     pub random_seed: Option<[u8; 32]>,
+    /// Whether the threads of the VM give up what they do not need, which cannot be undone.
+    pub confinement: Confinement,
 }
 
 /// What is called.
@@ -114,6 +116,7 @@ impl Default for Config {
             interrupt_on: None,
             log_level: LogLevel::Off,
             random_seed: None,
+            confinement: Confinement::Off,
         }
     }
 }

@@ -9,6 +9,8 @@ use mote_abi::{
 use mote_machine::stub::Frame;
 use thiserror::Error;
 
+use crate::confinement::ConfinementError;
+
 /// How a run ended.
 #[derive(Debug)]
 pub enum Ending {
@@ -239,6 +241,9 @@ fn name(vector: u64) -> &'static str {
 /// What the host could not do while the VM ran.
 #[derive(Debug, Error)]
 pub enum HostFailure {
+    /// A thread could not be confined, but had to be.
+    #[error("{0}; --confinement=best-effort runs without what is missing")]
+    Confinement(#[from] ConfinementError),
     /// KVM refused to run the vCPU.
     #[error("KVM_RUN failed: {0}")]
     Run(std::io::Error),

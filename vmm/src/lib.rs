@@ -22,6 +22,7 @@
 //! panic.
 
 mod config;
+mod confinement;
 mod control;
 mod directory;
 mod ending;
@@ -42,6 +43,7 @@ mod vcpu;
 mod vm;
 
 pub use config::{Config, ConfigError, Entry, Input, Limits, LogLevel, Output, SharedBuffer};
+pub use confinement::{Confinement, ConfinementError, ConfinementSupport, Layer};
 pub use control::InterruptHandle;
 pub use directory::{Access, Directory, DirectoryError};
 pub use ending::{Ending, Exception, GuestFault, HostFailure, Rejection, Trap, TrapKind};

@@ -2,8 +2,8 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
 use crate::{
+    confinement::{Confinement, ConfinementError, Permissions, Role},
     control::{Attached, Control, StopReason},
     ending::{Ending, Exception, GuestFault, HostFailure},
     exit::Exit,
@@ -57,6 +58,8 @@ pub(crate) struct Runner {
     pub(crate) housekeeping: Housekeeping,
     pub(crate) deadline: Option<Duration>,
     pub(crate) interrupt_on: Option<OwnedFd>,
+    pub(crate) confinement: Confinement,
+    pub(crate) permissions: Permissions,
     pub(crate) stats: Stats,
     pub(crate) _kernel: Arc<KernelImage>,
     pub(crate) _module: Arc<Module>,
@@ -73,22 +76,17 @@ impl Runner {
     /// Runs to the end. Whatever that is, all output is written out.
     pub(crate) fn run(mut self) -> Report {
         let started = Instant::now();
-        let shared = self.housekeeping.clone();
-        let watch = Watch {
-            deadline: self.deadline.and_then(|after| started.checked_add(after)),
-            interrupt_on: self.interrupt_on.take(),
-        };
-        let keeper = thread::Builder::new().name("mote-housekeeping".into()).spawn(move || shared.keep(&watch));
-        let ending = match &keeper {
-            Ok(_) => self.enter_until_end(started),
-            Err(error) => Ending::HostFailure(HostFailure::Machine(format!("no thread for housekeeping: {error}"))),
+        let keeper = self.start_housekeeping(started);
+        let (keeper, ending) = match keeper {
+            Ok(keeper) => (Some(keeper.thread), self.enter_until_end(started, &keeper.confined)),
+            Err(failure) => (None, failure.into()),
         };
         let flushing = Instant::now();
         let mut ending = self.housekeeping.finish(ending);
         if self.files.has_lost_writes() {
             ending = replace_success(ending, HostFailure::LostWrites.into());
         }
-        if let Ok(keeper) = keeper {
+        if let Some(keeper) = keeper {
             // It saw the end and returns at once. A panic in it would be a mistake of ours, and is already reported.
             let _joined = keeper.join();
         }
@@ -97,12 +95,44 @@ impl Runner {
         Report { ending, stats: self.stats }
     }
 
-    fn enter_until_end(&mut self, started: Instant) -> Ending {
+    /// Confines this thread to its files, which the housekeeping thread inherits, and starts that.
+    fn start_housekeeping(&mut self, started: Instant) -> Result<Keeper, HostFailure> {
+        let confinement = self.confinement;
+        confinement.restrict_files(&self.permissions)?;
+        let shared = self.housekeeping.clone();
+        let watch = Watch {
+            deadline: self.deadline.and_then(|after| started.checked_add(after)),
+            interrupt_on: self.interrupt_on.take(),
+        };
+        let (sender, confined) = mpsc::sync_channel(1);
+        let keep = move || {
+            // The receiver is there until the run is over.
+            let _sent = sender.send(confinement.restrict_calls(Role::Housekeeping));
+            shared.keep(&watch);
+        };
+        let thread = thread::Builder::new().name("mote-housekeeping".into()).spawn(keep);
+        let thread = thread.map_err(|error| HostFailure::Machine(format!("no thread for housekeeping: {error}")))?;
+        Ok(Keeper { thread, confined })
+    }
+
+    /// Confines this thread to its system calls, and sees that the housekeeping thread has done so.
+    fn restrict_calls(&self, keeper: &mpsc::Receiver<Result<(), ConfinementError>>) -> Result<(), ConfinementError> {
+        if self.confinement == Confinement::Off {
+            return Ok(());
+        }
+        self.confinement.restrict_calls(Role::vcpu(&self.permissions))?;
+        keeper.recv().map_err(|_| ConfinementError::HousekeepingGone)?
+    }
+
+    fn enter_until_end(&mut self, started: Instant, keeper: &mpsc::Receiver<Result<(), ConfinementError>>) -> Ending {
         let control = self.housekeeping.control();
         let attached = match control.attach(&self.vcpu) {
             Ok(attached) => attached,
             Err(error) => return Ending::HostFailure(HostFailure::Machine(format!("the kick signal: {error}"))),
         };
+        if let Err(error) = self.restrict_calls(keeper) {
+            return HostFailure::from(error).into();
+        }
         // The time that making the VM took must not make its clocks late.
         if let Err(failure) = self.clock.renew(&self.vcpu, self.housekeeping.ram.memory()) {
             return failure.into();
@@ -284,6 +314,12 @@ pub(crate) struct Housekeeping {
     output: Arc<Mutex<OutputService>>,
     /// Set when the run is over.
     done: Arc<Done>,
+}
+
+/// The housekeeping thread, which says once whether it is confined.
+struct Keeper {
+    thread: JoinHandle<()>,
+    confined: mpsc::Receiver<Result<(), ConfinementError>>,
 }
 
 /// Tells the housekeeping thread to end.

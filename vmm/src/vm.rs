@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 
 use crate::{
     config::{Config, ConfigError, Input, Output, Strings},
+    confinement::Permissions,
     control::{Control, InterruptHandle},
     directory::Access,
     ending::{Ending, HostFailure},
@@ -132,6 +133,8 @@ impl Vm {
             housekeeping,
             deadline: config.limits.deadline,
             interrupt_on: config.interrupt_on,
+            confinement: config.confinement,
+            permissions: Permissions::default(),
             stats,
             _kernel: Arc::clone(kernel),
             _module: Arc::clone(module),
@@ -145,7 +148,7 @@ impl Vm {
         InterruptHandle::new(self.runner.housekeeping.control())
     }
 
-    /// Runs the module to its end on the calling thread.
+    /// Runs the module to its end on the calling thread, and confines that first if the configuration says so.
     pub fn run(self) -> Report {
         self.runner.run()
     }

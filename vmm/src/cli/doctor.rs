@@ -2,7 +2,7 @@
 
 use std::{fs, process::ExitCode, sync::Arc};
 
-use mote_vmm::{Config, Ending, KernelImage, KvmError, Module, Vm};
+use mote_vmm::{Config, ConfinementSupport, Ending, KernelImage, KvmError, Module, Vm};
 
 use super::status;
 
@@ -26,6 +26,9 @@ pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
             "not invariant: each clock reading costs an exit"
         }
     );
+    let ConfinementSupport { seccomp, landlock_abi } = ConfinementSupport::probe();
+    println!("seccomp            {}", seccomp.map_or_else(|error| error.to_string(), |()| "usable".into()));
+    println!("Landlock           {}", landlock_abi.map_or_else(|error| error.to_string(), |abi| format!("usable, ABI {abi}")));
     let kernel = KernelImage::embedded()?;
     let module = Module::from_bytes("trial".as_ref(), TRIAL.into())?;
     Ok(match trial(&kernel, &module) {

@@ -46,7 +46,8 @@ Exit status:
   125  the host or the VM failed
   126  the module cannot be run: not WebAssembly, invalid, unknown import
   134  a WebAssembly trap, lack of fuel included
-  137  interrupted by SIGINT, SIGTERM or SIGHUP";
+  137  interrupted by SIGINT, SIGTERM or SIGHUP
+SIGSYS ends the process (159 in a shell) if it made a system call that --confinement does not allow.";
 
 /// Runs WebAssembly modules, each in its own micro VM.
 #[derive(Parser)]
@@ -126,6 +127,9 @@ pub(crate) struct RunArgs {
     /// Log of VMM and guest kernel to standard error.
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     log: LogArg,
+    /// Whether the process confines itself by seccomp and Landlock before the guest runs.
+    #[arg(long, value_name = "HOW", default_value = "best-effort")]
+    confinement: ConfinementArg,
     /// Boot this kernel image instead of the built-in one.
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
@@ -154,6 +158,16 @@ enum LogArg {
     Info,
     Debug,
     Trace,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ConfinementArg {
+    /// By what this machine's kernel supports.
+    BestEffort,
+    /// By both, or the module does not run.
+    Required,
+    /// Not at all: for debugging.
+    Off,
 }
 
 fn directory(text: OsString) -> Result<DirectoryArg, String> {
@@ -257,6 +271,16 @@ impl From<LogArg> for mote_vmm::LogLevel {
             LogArg::Info => Self::Info,
             LogArg::Debug => Self::Debug,
             LogArg::Trace => Self::Trace,
+        }
+    }
+}
+
+impl From<ConfinementArg> for mote_vmm::Confinement {
+    fn from(confinement: ConfinementArg) -> Self {
+        match confinement {
+            ConfinementArg::BestEffort => Self::BestEffort,
+            ConfinementArg::Required => Self::Required,
+            ConfinementArg::Off => Self::Off,
         }
     }
 }

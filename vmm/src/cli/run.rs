@@ -179,6 +179,7 @@ fn config(arguments: RunArgs, file_name: String) -> Result<Config, Failure> {
         interrupt_on: Some(signals()?),
         log_level: arguments.log.into(),
         random_seed: None,
+        confinement: arguments.confinement.into(),
     })
 }
 

@@ -1,0 +1,172 @@
+//! Confinement: what the threads of a VM may still ask of the host's kernel once the guest runs.
+//!
+//! It is for the day on which a guest has taken over the VMM by a mistake in it or in KVM. Two layers, each of which holds
+//! if the other fails: seccomp (`seccomp.rs`) allows the system calls that a run needs and ends the process at any other;
+//! Landlock (`landlock.rs`) refuses all files but those beneath the VM's directories. It is not for keeping one thread from
+//! another: they share memory, so the threads of a VM are no safer than the least confined of them.
+//!
+//! Both layers hold for a thread, and for ever. Landlock comes first, as new threads inherit it; then the housekeeping
+//! thread starts, and each of both threads takes the filter of its [`Role`]. So no filter has to allow starting threads.
+
+mod filter;
+mod landlock;
+mod seccomp;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, os::fd::OwnedFd, thread};
+
+use thiserror::Error;
+
+/// Whether [`crate::Vm::run`] confines the threads of the VM, the calling one among them, before the guest's first
+/// instruction.
+///
+/// This cannot be undone: a confined thread stays so when the run is over. Run the VM on a thread of its own, and let
+/// that thread do nothing afterwards but hand over the report and end; it cannot open a file or start a thread. Other
+/// threads of the process are not touched.
+///
+/// A system call that is not allowed **ends the whole process** with the signal SIGSYS, because who makes it has taken over
+/// memory that all threads share. That goes for calls of a panic hook or a `tracing` subscriber on these threads too: they
+/// may allocate and write to descriptors that are open, and little else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Confinement {
+    /// Not at all.
+    #[default]
+    Off,
+    /// By what the host's kernel supports. What it lacks is logged at level info, what fails at level warn.
+    BestEffort,
+    /// By seccomp and Landlock, or the run ends with [`crate::HostFailure::Confinement`] before the guest's first
+    /// instruction.
+    Required,
+}
+
+/// One of the two means of confinement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// Of system calls.
+    Seccomp,
+    /// Of files.
+    Landlock,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Seccomp => "seccomp",
+            Self::Landlock => "Landlock",
+        })
+    }
+}
+
+/// A thread that could not be confined.
+#[derive(Debug, Error)]
+pub enum ConfinementError {
+    /// The kernel lacks it.
+    #[error("this kernel does not offer {layer}: {remedy}")]
+    Unsupported {
+        /// What it lacks.
+        layer: Layer,
+        /// What helps.
+        remedy: &'static str,
+    },
+    /// The kernel has it, but a step failed.
+    #[error("cannot confine a thread by {layer}: {message}")]
+    Failed {
+        /// By what.
+        layer: Layer,
+        /// Why not.
+        message: String,
+    },
+    /// The housekeeping thread ended before it was confined.
+    #[error("the housekeeping thread ended before it was confined")]
+    HousekeepingGone,
+}
+
+/// What the machine supports.
+#[derive(Debug)]
+pub struct ConfinementSupport {
+    /// Filters of system calls.
+    pub seccomp: Result<(), ConfinementError>,
+    /// The version of Landlock's ABI: the higher, the more it can refuse.
+    pub landlock_abi: Result<u32, ConfinementError>,
+}
+
+impl ConfinementSupport {
+    /// Tries both on a thread that ends with that.
+    pub fn probe() -> Self {
+        let trial = || Self {
+            landlock_abi: landlock::restrict(&Permissions::default()),
+            seccomp: seccomp::install(Role::Vcpu { files: false, sockets: false }),
+        };
+        let gone = |layer| ConfinementError::Failed { layer, message: "the thread that tried it ended".into() };
+        let lost = || Self { seccomp: Err(gone(Layer::Seccomp)), landlock_abi: Err(gone(Layer::Landlock)) };
+        thread::Builder::new().spawn(trial).ok().and_then(|thread| thread.join().ok()).unwrap_or_else(lost)
+    }
+}
+
+/// What a VM has beside its memory and the descriptors that are open.
+#[derive(Debug, Default)]
+pub(crate) struct Permissions {
+    directories: Vec<(OwnedFd, Access)>,
+    sockets: bool,
+}
+
+/// What may be done beneath a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), expect(dead_code, reason = "no VM has directories yet"))]
+pub(crate) enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+impl Permissions {
+    /// Adds a directory and all beneath it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no VM has directories yet"))]
+    pub(crate) fn with_directory(mut self, directory: OwnedFd, access: Access) -> Self {
+        self.directories.push((directory, access));
+        self
+    }
+
+    /// Adds accepting connections of listening sockets that are open, and using them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no VM has sockets yet"))]
+    pub(crate) fn with_sockets(mut self) -> Self {
+        self.sockets = true;
+        self
+    }
+}
+
+/// What a thread is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Runs the vCPU and the services.
+    Vcpu { files: bool, sockets: bool },
+    /// Takes output, and watches the clock.
+    Housekeeping,
+}
+
+impl Role {
+    pub(crate) fn vcpu(permissions: &Permissions) -> Self {
+        Self::Vcpu { files: !permissions.directories.is_empty(), sockets: permissions.sockets }
+    }
+}
+
+impl Confinement {
+    /// Confines the calling thread, and those that it starts from now on, to the files beneath these directories.
+    pub(crate) fn restrict_files(self, permissions: &Permissions) -> Result<(), ConfinementError> {
+        self.enforce(|| landlock::restrict(permissions).map(|abi| tracing::debug!(abi, "confined by Landlock")))
+    }
+
+    /// Confines the calling thread to the system calls of its role.
+    pub(crate) fn restrict_calls(self, role: Role) -> Result<(), ConfinementError> {
+        self.enforce(|| seccomp::install(role))
+    }
+
+    fn enforce(self, layer: impl FnOnce() -> Result<(), ConfinementError>) -> Result<(), ConfinementError> {
+        match (self, if self == Self::Off { Ok(()) } else { layer() }) {
+            (Self::BestEffort, Err(error @ ConfinementError::Unsupported { .. })) => tracing::info!("{error}"),
+            (Self::BestEffort, Err(error)) => tracing::warn!("{error}"),
+            (_, result) => return result,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! seccomp: the system calls that a thread of a VM may make, in groups by purpose. Any other ends the process (SIGSYS).
+//!
+//! The lists hold what this crate, the standard library and libc call between the first entry of the guest and the end of
+//! the process. To find out what a change needs, run `strace -f mote run --confinement=off …` and look behind the first
+//! KVM_RUN; the system log has the number of a call that ended a process (`journalctl -k`, type=1326).
+
+use std::io;
+
+use kvm_bindings::{KVMIO, kvm_msrs, kvm_regs, kvm_userspace_memory_region};
+use libc::{c_int, c_long};
+use seccompiler::{BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
+use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr, ioctl_iowr_nr};
+
+use super::{
+    ConfinementError, Layer, Role,
+    filter::{self, Rules},
+};
+
+/// A system call; conditions that hold together, none for any arguments. Several entries for one call are alternatives.
+struct Call {
+    number: c_long,
+    when: &'static [Condition],
+}
+
+/// What a register argument has to be.
+struct Condition {
+    argument: u8,
+    mask: u64,
+    value: u64,
+}
+
+const fn any(number: c_long) -> Call {
+    Call { number, when: &[] }
+}
+
+const fn when(number: c_long, when: &'static [Condition]) -> Call {
+    Call { number, when }
+}
+
+/// The lower half of an argument that is an `int`.
+const fn is(argument: u8, value: c_int) -> Condition {
+    Condition { argument, mask: u32::MAX as u64, value: value.cast_unsigned() as u64 }
+}
+
+/// Some bits of an `int`.
+const fn has_bits(argument: u8, mask: c_int, value: c_int) -> Condition {
+    Condition { argument, mask: mask.cast_unsigned() as u64, value: value.cast_unsigned() as u64 }
+}
+
+const fn is_null(argument: u8) -> Condition {
+    Condition { argument, mask: u64::MAX, value: 0 }
+}
+
+const NOT_EXECUTABLE: Condition = has_bits(2, libc::PROT_EXEC, 0);
+const PRIVATE_ANONYMOUS: Condition = has_bits(3, libc::MAP_TYPE | libc::MAP_ANONYMOUS, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+
+/// Allocating, and giving memory back; no file can be mapped and nothing made executable.
+const MEMORY: &[Call] = &[
+    any(libc::SYS_brk),
+    any(libc::SYS_madvise),
+    when(libc::SYS_mmap, &[NOT_EXECUTABLE, PRIVATE_ANONYMOUS]),
+    when(libc::SYS_mprotect, &[NOT_EXECUTABLE]),
+    any(libc::SYS_mremap),
+    any(libc::SYS_munmap),
+];
+
+/// Writing to what is open, and closing it.
+const OUTPUT: &[Call] = &[any(libc::SYS_close), any(libc::SYS_write), any(libc::SYS_writev)];
+
+/// For events, for other threads, for time to pass. A vDSO that cannot tell the time calls the kernel.
+const WAITING: &[Call] = &[
+    any(libc::SYS_clock_gettime),
+    any(libc::SYS_futex),
+    any(libc::SYS_ppoll),
+    any(libc::SYS_restart_syscall),
+    any(libc::SYS_sched_yield),
+];
+
+/// Handlers that are installed run and return; signals go to threads of this process (see [`to_own_threads`]). Handlers of
+/// the standard library take themselves off at a crash that is not theirs, so that the signal tells what it was.
+const SIGNALS: &[Call] = &[
+    any(libc::SYS_getpid),
+    any(libc::SYS_gettid),
+    any(libc::SYS_rt_sigprocmask),
+    any(libc::SYS_rt_sigreturn),
+    any(libc::SYS_sigaltstack),
+    when(libc::SYS_rt_sigaction, &[is(0, libc::SIGBUS)]),
+    when(libc::SYS_rt_sigaction, &[is(0, libc::SIGSEGV)]),
+];
+
+/// Ending, and random numbers, which the standard library's hash maps begin with.
+const ENDING: &[Call] = &[any(libc::SYS_exit), any(libc::SYS_exit_group), any(libc::SYS_getrandom)];
+
+/// Beside its ioctls (see [`VCPU_IOCTLS`]): reading what is open, taking a kick off the queue, counting resident pages.
+const VCPU: &[Call] =
+    &[any(libc::SYS_mincore), any(libc::SYS_read), any(libc::SYS_rt_sigpending), any(libc::SYS_rt_sigtimedwait)];
+
+/// What WASI does with files, as openat2 and its kin beneath a directory; Landlock says which.
+const FILES: &[Call] = &[
+    any(libc::SYS_fadvise64),
+    any(libc::SYS_fallocate),
+    any(libc::SYS_fdatasync),
+    any(libc::SYS_fstat),
+    any(libc::SYS_fstatfs),
+    any(libc::SYS_fsync),
+    any(libc::SYS_ftruncate),
+    any(libc::SYS_getdents64),
+    any(libc::SYS_linkat),
+    any(libc::SYS_lseek),
+    any(libc::SYS_mkdirat),
+    any(libc::SYS_newfstatat),
+    any(libc::SYS_openat),
+    any(libc::SYS_openat2),
+    any(libc::SYS_pread64),
+    any(libc::SYS_preadv),
+    any(libc::SYS_pwrite64),
+    any(libc::SYS_pwritev),
+    any(libc::SYS_readlinkat),
+    any(libc::SYS_readv),
+    any(libc::SYS_renameat),
+    any(libc::SYS_renameat2),
+    any(libc::SYS_statx),
+    any(libc::SYS_symlinkat),
+    any(libc::SYS_unlinkat),
+    any(libc::SYS_utimensat),
+    when(libc::SYS_fcntl, &[is(1, libc::F_DUPFD_CLOEXEC)]),
+    when(libc::SYS_fcntl, &[is(1, libc::F_GETFL)]),
+    when(libc::SYS_fcntl, &[is(1, libc::F_SETFL)]),
+];
+
+/// Connections of listening sockets that are open. No socket can be made, and nothing sent to an address.
+const SOCKETS: &[Call] = &[
+    any(libc::SYS_accept4),
+    any(libc::SYS_getsockopt),
+    any(libc::SYS_recvfrom),
+    any(libc::SYS_shutdown),
+    when(libc::SYS_sendto, &[is_null(4)]),
+    when(libc::SYS_fcntl, &[is(1, libc::F_GETFL)]),
+    when(libc::SYS_fcntl, &[is(1, libc::F_SETFL)]),
+];
+
+ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
+ioctl_iow_nr!(KVM_SET_USER_MEMORY_REGION, KVMIO, 0x46, kvm_userspace_memory_region);
+ioctl_ior_nr!(KVM_GET_REGS, KVMIO, 0x81, kvm_regs);
+ioctl_iowr_nr!(KVM_GET_MSRS, KVMIO, 0x88, kvm_msrs);
+
+/// Running the vCPU, memory on demand, the registers of a fault, the clock; how much input there is.
+const VCPU_IOCTLS: [fn() -> libc::c_ulong; 5] =
+    [KVM_RUN, KVM_SET_USER_MEMORY_REGION, KVM_GET_REGS, KVM_GET_MSRS, || libc::FIONREAD];
+
+const SOCKET_IOCTLS: [fn() -> libc::c_ulong; 1] = [|| libc::FIONBIO];
+
+/// Confines the calling thread to the calls of its role.
+pub(super) fn install(role: Role) -> Result<(), ConfinementError> {
+    let failed = |message: String| ConfinementError::Failed { layer: Layer::Seccomp, message };
+    let program = program(role).map_err(|error| failed(error.to_string()))?;
+    seccompiler::apply_filter(&program).map_err(|error| match error {
+        seccompiler::Error::Seccomp(source) if is_unsupported(&source) => {
+            ConfinementError::Unsupported { layer: Layer::Seccomp, remedy: "it has to be built with CONFIG_SECCOMP_FILTER" }
+        }
+        error => failed(error.to_string()),
+    })
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
+}
+
+fn program(role: Role) -> Result<BpfProgram, BackendError> {
+    let mut rules = Rules::new();
+    for group in [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING] {
+        add_group(&mut rules, group)?;
+    }
+    add(&mut rules, libc::SYS_tgkill, &[to_own_threads()])?;
+    if let Role::Vcpu { files, sockets } = role {
+        add_group(&mut rules, VCPU)?;
+        add_ioctls(&mut rules, &VCPU_IOCTLS)?;
+        if files {
+            add_group(&mut rules, FILES)?;
+        }
+        if sockets {
+            add_group(&mut rules, SOCKETS)?;
+            add_ioctls(&mut rules, &SOCKET_IOCTLS)?;
+        }
+    }
+    filter::compile(&rules)
+}
+
+/// Kicks, and abort(3).
+fn to_own_threads() -> Condition {
+    Condition { argument: 0, mask: u64::from(u32::MAX), value: u64::from(std::process::id()) }
+}
+
+fn add_group(rules: &mut Rules, group: &[Call]) -> Result<(), BackendError> {
+    group.iter().try_for_each(|call| add(rules, call.number, call.when))
+}
+
+fn add_ioctls(rules: &mut Rules, requests: &[fn() -> libc::c_ulong]) -> Result<(), BackendError> {
+    // The kernel takes 32 bits of it; some libcs extend its sign.
+    let request = |value| Condition { argument: 1, mask: u64::from(u32::MAX), value };
+    requests.iter().try_for_each(|value| add(rules, libc::SYS_ioctl, &[request(value())]))
+}
+
+fn add(rules: &mut Rules, number: c_long, conditions: &[Condition]) -> Result<(), BackendError> {
+    // Numbers of the system call table are small.
+    let alternatives = rules.entry(u32::try_from(number).unwrap_or(u32::MAX)).or_default();
+    if !conditions.is_empty() {
+        let conditions = conditions.iter().map(Condition::compile).collect::<Result<_, _>>()?;
+        alternatives.push(SeccompRule::new(conditions)?);
+    }
+    Ok(())
+}
+
+impl Condition {
+    fn compile(&self) -> Result<SeccompCondition, BackendError> {
+        let (length, operator) = match self.mask {
+            u64::MAX => (SeccompCmpArgLen::Qword, SeccompCmpOp::Eq),
+            mask if mask == u64::from(u32::MAX) => (SeccompCmpArgLen::Dword, SeccompCmpOp::Eq),
+            mask => (SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask)),
+        };
+        SeccompCondition::new(self.argument, length, operator, self.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::filter::tests::Data, *};
+
+    #[test]
+    fn no_call_is_allowed_with_and_without_conditions() {
+        let groups = [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING, VCPU, FILES, SOCKETS];
+        let calls: Vec<&Call> = groups.into_iter().flatten().collect();
+        for call in &calls {
+            let same = calls.iter().filter(|other| other.number == call.number);
+            assert!(same.clone().all(|other| other.when.is_empty() == call.when.is_empty()), "call {}", call.number);
+        }
+    }
+
+    #[test]
+    fn the_ioctls_have_the_numbers_of_the_kvm_api() {
+        let numbers = VCPU_IOCTLS.map(|request| request());
+        assert_eq!(numbers, [0xae80, 0x4020_ae46, 0x8090_ae81, 0xc008_ae88, 0x541b]);
+    }
+
+    const PLAIN: Role = Role::Vcpu { files: false, sockets: false };
+
+    fn allows(role: Role, number: c_long, arguments: &[u64]) -> bool {
+        filter::tests::allows(&program(role).unwrap(), &Data::new(number, arguments))
+    }
+
+    fn unsigned(value: c_int) -> u64 {
+        u64::from(value.cast_unsigned())
+    }
+
+    #[test]
+    fn each_resource_adds_its_calls_and_no_others() {
+        let with = |files, sockets| Role::Vcpu { files, sockets };
+        for number in 0..600 {
+            let is_in = |group: &[Call]| group.iter().any(|call| call.number == number && call.when.is_empty());
+            let [plain, files, sockets] =
+                [PLAIN, with(true, false), with(false, true)].map(|role| allows(role, number, &[1, 2, 3, 4, 5, 6]));
+            assert!(!allows(Role::Housekeeping, number, &[1, 2, 3, 4, 5, 6]) || plain, "call {number}");
+            assert_eq!(files, plain || is_in(FILES), "call {number}");
+            assert_eq!(sockets, plain || is_in(SOCKETS), "call {number}");
+        }
+        for forbidden in [libc::SYS_openat, libc::SYS_open, libc::SYS_accept4, libc::SYS_stat] {
+            assert!(!allows(PLAIN, forbidden, &[]), "call {forbidden}");
+        }
+        for forbidden in [libc::SYS_execve, libc::SYS_socket, libc::SYS_fork, libc::SYS_clone, libc::SYS_clone3, libc::SYS_ptrace]
+        {
+            assert!(!allows(with(true, true), forbidden, &[]), "call {forbidden}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_looked_at() {
+        let [read, write, execute] = [libc::PROT_READ, libc::PROT_WRITE, libc::PROT_EXEC].map(unsigned);
+        let [anonymous, private, shared] = [libc::MAP_ANONYMOUS, libc::MAP_PRIVATE, libc::MAP_SHARED].map(unsigned);
+        let mmap = |protection, flags| allows(PLAIN, libc::SYS_mmap, &[0, 4096, protection, flags, u64::MAX, 0]);
+        assert!(mmap(read | write, private | anonymous));
+        assert!(mmap(0, private | anonymous | unsigned(libc::MAP_NORESERVE)));
+        assert!(!mmap(read | execute, private | anonymous));
+        assert!(!mmap(read, private));
+        assert!(!mmap(read, shared | anonymous));
+        assert!(allows(PLAIN, libc::SYS_mprotect, &[0, 4096, read]));
+        assert!(!allows(PLAIN, libc::SYS_mprotect, &[0, 4096, read | execute]));
+
+        let ioctl = |request| allows(PLAIN, libc::SYS_ioctl, &[3, request, 0]);
+        assert!(VCPU_IOCTLS.iter().all(|request| ioctl(request())));
+        // Whatever a libc does with the upper half.
+        assert!(ioctl(0xffff_ffff_c008_ae88));
+        let (kvm_create_vm, tiocsti) = (0xae01, 0x5412);
+        assert!(!ioctl(kvm_create_vm) && !ioctl(tiocsti) && !ioctl(libc::FIONBIO));
+        assert!(allows(Role::Vcpu { files: false, sockets: true }, libc::SYS_ioctl, &[3, libc::FIONBIO]));
+        assert!(!allows(Role::Housekeeping, libc::SYS_ioctl, &[3, KVM_RUN()]));
+
+        let own = u64::from(std::process::id());
+        assert!(allows(PLAIN, libc::SYS_tgkill, &[own, 1, 1]));
+        assert!(!allows(PLAIN, libc::SYS_tgkill, &[1, 1, 1]));
+        assert!(!allows(PLAIN, libc::SYS_kill, &[own, 1]));
+        assert!(allows(PLAIN, libc::SYS_rt_sigaction, &[unsigned(libc::SIGSEGV)]));
+        assert!(!allows(PLAIN, libc::SYS_rt_sigaction, &[unsigned(libc::SIGSYS)]));
+
+        let sendto = |address| allows(Role::Vcpu { files: false, sockets: true }, libc::SYS_sendto, &[3, 0, 0, 0, address, 0]);
+        assert!(sendto(0));
+        assert!(!sendto(1) && !sendto(1 << 32));
+    }
+}
