@@ -54,6 +54,7 @@ fn the_help_of_run_tells_all_exit_statuses_and_options() {
             "--argv0",
             "--stats",
             "--log",
+            "--confinement",
             "--kernel",
         ] {
             assert!(help.contains(option), "{option}");
@@ -147,6 +148,8 @@ fn the_doctor_finds_a_healthy_machine() {
         "/dev/kvm           usable",
         "huge pages ",
         "time-stamp counter ",
+        "seccomp ",
+        "Landlock ",
         "trial VM           ran",
     ] {
         assert!(text.contains(line), "{line}: {text}");
