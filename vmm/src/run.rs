@@ -104,10 +104,11 @@ impl Runner {
             deadline: self.deadline.and_then(|after| started.checked_add(after)),
             interrupt_on: self.interrupt_on.take(),
         };
+        let role = Role::housekeeping(&self.permissions);
         let (sender, confined) = mpsc::sync_channel(1);
         let keep = move || {
             // The receiver is there until the run is over.
-            let _sent = sender.send(confinement.restrict_calls(Role::Housekeeping));
+            let _sent = sender.send(confinement.restrict_calls(role));
             shared.keep(&watch);
         };
         let thread = thread::Builder::new().name("mote-housekeeping".into()).spawn(keep);

@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 
 use crate::{
     config::{Config, ConfigError, Input, Output, Strings},
-    confinement::Permissions,
+    confinement::{Confinement, Permissions},
     control::{Control, InterruptHandle},
     directory::Access,
     ending::{Ending, HostFailure},
@@ -116,6 +116,7 @@ impl Vm {
                 .set_nonblocking(true)
                 .map_err(|source| VmError::Create { step: "making a listener non-blocking", source })?;
         }
+        let permissions = permissions(&config)?;
         let directories =
             config.directories.into_iter().map(|directory| (directory.file, directory.access == Access::ReadWrite)).collect();
         let files = Arc::new(FileService::new(config.listeners, directories, config.limits.open_files));
@@ -134,7 +135,7 @@ impl Vm {
             deadline: config.limits.deadline,
             interrupt_on: config.interrupt_on,
             confinement: config.confinement,
-            permissions: Permissions::default(),
+            permissions,
             stats,
             _kernel: Arc::clone(kernel),
             _module: Arc::clone(module),
@@ -192,6 +193,19 @@ fn boot_info(
         streams: [input_kind(&config.stdin), output_kind(&config.stdout), output_kind(&config.stderr)],
         log_level: config.log_level as u32,
     })
+}
+
+/// What the threads of the VM are confined to, if they are.
+fn permissions(config: &Config) -> Result<Permissions, VmError> {
+    let mut permissions = Permissions::default();
+    if config.confinement == Confinement::Off {
+        return Ok(permissions);
+    }
+    for directory in &config.directories {
+        let duplicate = directory.file.try_clone().map_err(|source| VmError::Create { step: "dup", source })?;
+        permissions = permissions.with_directory(duplicate.into(), directory.access);
+    }
+    Ok(if config.listeners.is_empty() { permissions } else { permissions.with_sockets() })
 }
 
 fn random_seed() -> io::Result<[u8; 32]> {

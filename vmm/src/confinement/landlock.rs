@@ -7,7 +7,8 @@ use landlock::{
     RulesetError, RulesetStatus, Scope, make_bitflags,
 };
 
-use super::{Access, ConfinementError, Layer, Permissions};
+use super::{ConfinementError, Layer, Permissions};
+use crate::directory::Access;
 
 /// The newest that the crate knows. What an older kernel lacks of it is left out by the crate.
 const NEWEST: ABI = ABI::V9;

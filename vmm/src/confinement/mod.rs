@@ -18,6 +18,8 @@ use std::{fmt, os::fd::OwnedFd, thread};
 
 use thiserror::Error;
 
+use crate::directory::Access;
+
 /// Whether [`crate::Vm::run`] confines the threads of the VM, the calling one among them, before the guest's first
 /// instruction.
 ///
@@ -111,24 +113,18 @@ pub(crate) struct Permissions {
     sockets: bool,
 }
 
-/// What may be done beneath a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "no VM has directories yet"))]
-pub(crate) enum Access {
-    ReadOnly,
-    ReadWrite,
-}
-
 impl Permissions {
     /// Adds a directory and all beneath it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no VM has directories yet"))]
     pub(crate) fn with_directory(mut self, directory: OwnedFd, access: Access) -> Self {
         self.directories.push((directory, access));
         self
     }
 
+    fn has_files(&self) -> bool {
+        !self.directories.is_empty()
+    }
+
     /// Adds accepting connections of listening sockets that are open, and using them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no VM has sockets yet"))]
     pub(crate) fn with_sockets(mut self) -> Self {
         self.sockets = true;
         self
@@ -140,13 +136,17 @@ impl Permissions {
 pub(crate) enum Role {
     /// Runs the vCPU and the services.
     Vcpu { files: bool, sockets: bool },
-    /// Takes output, and watches the clock.
-    Housekeeping,
+    /// Takes output and what was posted to files, and watches the clock.
+    Housekeeping { files: bool },
 }
 
 impl Role {
     pub(crate) fn vcpu(permissions: &Permissions) -> Self {
-        Self::Vcpu { files: !permissions.directories.is_empty(), sockets: permissions.sockets }
+        Self::Vcpu { files: permissions.has_files(), sockets: permissions.sockets }
+    }
+
+    pub(crate) fn housekeeping(permissions: &Permissions) -> Self {
+        Self::Housekeeping { files: permissions.has_files() }
     }
 }
 

@@ -2,21 +2,22 @@
 
 use std::{os::unix::ffi::OsStrExt, time::Duration};
 
-use cap_fs_ext::{DirExt, SystemTimeSpec};
+use cap_fs_ext::{DirExt, FollowSymlinks, OpenOptionsFollowExt, OpenOptionsMaybeDirExt, SystemTimeSpec};
 use cap_std::{
-    fs::{FileTypeExt, Metadata, MetadataExt},
+    fs::{FileTypeExt, Metadata, MetadataExt, OpenOptions, OpenOptionsExt},
     time::SystemTime,
 };
 use mote_abi::{
     errno::Errno,
     file::{FileStat, file_type},
-    hypercall::{files::fstflags, status},
+    hypercall::status,
     layout::MAILBOX_DATA,
     mailbox::Response,
 };
+use rustix::fs::{AtFlags, Timespec, UTIME_NOW, UTIME_OMIT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use super::{Directory, FileService, Refusal, nanoseconds};
+use super::{Directory, FileService, Refusal, change, nanoseconds};
 use crate::request::{PathOperation, Times};
 
 impl FileService {
@@ -77,24 +78,23 @@ impl Directory {
 }
 
 fn set_times(start: &Directory, path: &str, follow: bool, times: Times) -> Result<(), Refusal> {
-    let asked = |flag: u32| times.which & flag != 0;
-    let one = |set: bool, now: bool, time_ns: u64| match (set, now) {
-        (true, true) => Err(Errno::Inval),
-        (true, false) => {
-            let time = std::time::UNIX_EPOCH.checked_add(Duration::from_nanos(time_ns)).ok_or(Errno::Overflow)?;
-            Ok(Some(SystemTimeSpec::Absolute(SystemTime::from_std(time))))
+    let timestamps = change::timestamps(times)?;
+    if follow {
+        // Whatever may be done with it, a file can be opened to be a place.
+        let mut options = OpenOptions::new();
+        options.read(true).follow(FollowSymlinks::Yes).maybe_dir(true).custom_flags(libc::O_PATH);
+        let file = start.dir.open_with(path, &options)?;
+        return Ok(rustix::fs::utimensat(&file, c"", &timestamps, AtFlags::EMPTY_PATH)?);
+    }
+    let one = |time: Timespec| match (time.tv_sec, time.tv_nsec) {
+        (_, UTIME_NOW) => Some(SystemTimeSpec::SymbolicNow),
+        (_, UTIME_OMIT) => None,
+        (seconds, nanoseconds) => {
+            let since = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+            Some(SystemTimeSpec::Absolute(SystemTime::from_std(std::time::UNIX_EPOCH.checked_add(since)?)))
         }
-        (false, true) => Ok(Some(SystemTimeSpec::SymbolicNow)),
-        (false, false) => Ok(None),
     };
-    let accessed = one(asked(fstflags::ATIM), asked(fstflags::ATIM_NOW), times.accessed_ns)?;
-    let modified = one(asked(fstflags::MTIM), asked(fstflags::MTIM_NOW), times.modified_ns)?;
-    let set = if follow {
-        start.dir.set_times(path, accessed, modified)
-    } else {
-        start.dir.set_symlink_times(path, accessed, modified)
-    };
-    Ok(set?)
+    Ok(start.dir.set_symlink_times(path, one(timestamps.last_access), one(timestamps.last_modification))?)
 }
 
 fn stat(metadata: &Metadata) -> FileStat {
