@@ -351,8 +351,6 @@ fn files_by_descriptor(inside: &fs::File, outside: &fs::File) {
     at::fsync(&file).and_then(|()| at::fdatasync(&file)).unwrap();
     let now = at::Timespec { tv_sec: 0, tv_nsec: at::UTIME_NOW };
     at::futimens(&file, &Timestamps { last_access: now, last_modification: now }).unwrap();
-    at::fcntl_setfl(&file, at::fcntl_getfl(&file).unwrap() | OFlags::APPEND).unwrap();
-    drop(file.try_clone().unwrap());
 
     at::mkdirat(inside, "sub", Mode::RWXU).unwrap();
     at::renameat(inside, "new", inside, "sub/new").unwrap();
