@@ -359,7 +359,9 @@ fn files_by_descriptor(inside: &fs::File, outside: &fs::File) {
     assert_eq!(at::readlinkat(inside, "soft", Vec::new()).unwrap().as_bytes(), b"hard");
     assert!(at::statat(inside, "hard", AtFlags::SYMLINK_NOFOLLOW).is_ok());
     assert!(at::statx(inside, "hard", AtFlags::empty(), at::StatxFlags::BASIC_STATS).is_ok());
-    assert_eq!(at::Dir::read_from(inside).unwrap().count(), 6);
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 1024];
+    let mut entries = at::RawDir::new(inside, &mut buffer);
+    assert!(entries.next().is_some_and(|entry| entry.is_ok()));
     at::unlinkat(inside, "sub/new", AtFlags::empty()).unwrap();
     at::unlinkat(inside, "sub", AtFlags::REMOVEDIR).unwrap();
 
