@@ -34,6 +34,7 @@ const CONTEXT: &str = r#"
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_close" (func $fd_close (param i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_fdstat_set_flags" (func $fd_fdstat_set_flags (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_sync" (func $fd_sync (param i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_seek" (func $fd_seek (param i32 i64 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "path_open" (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
@@ -79,7 +80,7 @@ fn program(name: &str, text: &str, instructions: &str) -> String {
 
 /// `mote run OPTIONS --dir DIRECTORY::/ MODULE`.
 fn command(options: &[&str], directory: &Path, module: &Path) -> Command {
-    let mut arguments: Vec<OsString> = vec!["run".into(), "--timeout".into(), "30s".into()];
+    let mut arguments: Vec<OsString> = vec!["run".into()];
     arguments.extend(options.iter().map(OsString::from));
     let mut names = directory.as_os_str().to_owned();
     names.push("::/");
@@ -113,18 +114,12 @@ fn nothing_written_is_lost_however_the_run_ends() {
     ] {
         let directory = tempfile::tempdir().unwrap();
         let options: &[&str] = match how {
-            "spins until its deadline" => &["--timeout", "300ms"],
+            "spins until its deadline" => &["--timeout", "3s"],
             "runs out of fuel" => &["--fuel", "100000"],
             _ => &[],
         };
-        // The option of `command` is there, too; the last one counts.
-        let module = module_file(program("f", "12345", &format!("{CREATE} {WRITE} {WRITE} {end}")));
-        let mut arguments = vec![OsString::from("run")];
-        arguments.extend(options.iter().map(OsString::from));
-        let mut names = directory.path().as_os_str().to_owned();
-        names.push("::/");
-        arguments.extend(["--dir".into(), names, module.path().into()]);
-        run(arguments).expect(status);
+        let program = program("f", "12345", &format!("{CREATE} {WRITE} {WRITE} {end}"));
+        run_in(options, &directory, &program).expect(status);
         assert_eq!(fs::read(directory.path().join("f")).unwrap(), b"1234512345", "a program that {how}");
     }
 }
@@ -236,21 +231,20 @@ fn a_file_removed_under_the_program_stays_readable() {
     }
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("f"), "x".repeat(100_000) + "end").unwrap();
-    let wait = "(if (call $read (i32.const 0) (i32.const 1)) (then unreachable))";
+    let wait =
+        "(drop (call $write (i32.const 1) (i32.const 1))) (if (call $read (i32.const 0) (i32.const 1)) (then unreachable))";
     let end = "(if (call $fd_seek (local.get $fd) (i64.const 100000) (i32.const 0) (i32.const 24)) (then unreachable))
       (if (call $read (local.get $fd) (i32.const 9)) (then unreachable)) (call $print)";
-    let module = module_file(program("f", "", &format!("{OPEN} {wait} {end}")));
-    let mut command = command(&[], directory.path(), module.path());
-    let path = directory.path().join("f");
-    let remover = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(100));
-        fs::remove_file(path).unwrap();
-    });
-    command.stdin(std::process::Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    remover.join().unwrap();
+    let module = module_file(program("f", ">", &format!("{OPEN} {wait} {end}")));
+    let mut child = command(&[], directory.path(), module.path()).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+    fs::remove_file(directory.path().join("f")).unwrap();
     child.stdin.take().unwrap().write_all(b"\n").unwrap();
-    finish(child).expect_output("end");
+    let mut text = String::new();
+    stdout.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "end");
+    finish(child).expect(0);
 }
 
 #[test]
@@ -337,11 +331,8 @@ fn a_pipe_in_the_directory_blocks_nobody_for_ever() {
     run_in(&[], &directory, &program("p", "", &read)).expect_output("");
     // Somebody could write, and does not.
     let _writer = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    let module = module_file(program("p", "", &read));
     let started = Instant::now();
-    let mut names = directory.path().as_os_str().to_owned();
-    names.push("::/");
-    run([OsString::from("run"), "--timeout".into(), "300ms".into(), "--dir".into(), names, module.path().into()]).expect(124);
+    run_in(&["--timeout", "300ms"], &directory, &program("p", "", &read)).expect(124);
     assert!(started.elapsed() < Duration::from_secs(20));
 }
 
@@ -376,7 +367,10 @@ fn a_listener_waits_and_serves() {
     if !kvm::usable() {
         return;
     }
-    let accept = r#"(if (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 0)) (then unreachable))
+    // A listener does not wait unless it is told to.
+    let accept = r#"(if (i32.ne (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 0)) (i32.const 6)) (then unreachable))
+      (if (call $fd_fdstat_set_flags (i32.const 3) (i32.const 0)) (then unreachable))
+      (if (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 0)) (then unreachable))
       (local.set $fd (i32.load (i32.const 0)))
       (if (call $read (local.get $fd) (i32.const 99)) (then unreachable)) (call $print)
       (if (call $write (local.get $fd) (i32.const 4)) (then unreachable))"#;

@@ -174,7 +174,7 @@ fn lost_writes_are_not_a_success() {
     }
     let fixture = Fixture::new();
     let open = OpenArgs { path_bytes: 4, access: access::WRITE, ..OpenArgs::default() };
-    let lost = record(Stream::Write, &[PostedWrite { handle: 1, flags: 0, offset: 1 << 62 }.as_bytes(), b"x"].concat());
+    let lost = record(Stream::Write, &[PostedWrite { handle: 1, flags: 0, offset: i64::MAX as u64 }.as_bytes(), b"x"].concat());
     let constants = [b"file", &lost[..], &(lost.len() as u64).to_le_bytes()].concat();
     let report = run_with(fixture.config(Access::ReadWrite, config()), &constants, |a| {
         copy(a, CONSTANTS, MAILBOX_DATA.start, 4)?;

@@ -100,7 +100,7 @@ pub mod rights {
         | FD_FILESTAT_SET_SIZE
         | POLL_FD_READWRITE;
     /// Of a directory that was opened.
-    pub const DIRECTORY: u64 = ALL & !(FD_SEEK | FD_FILESTAT_SET_SIZE | PATH_FILESTAT_SET_SIZE);
+    pub const DIRECTORY: u64 = ALL & !(FD_WRITE | FD_SEEK | FD_FILESTAT_SET_SIZE | PATH_FILESTAT_SET_SIZE);
     /// Of a socket that listens.
     pub const LISTENER: u64 = SOCK_ACCEPT | POLL_FD_READWRITE | FD_FDSTAT_SET_FLAGS | FD_FILESTAT_GET;
     /// Of a connection.

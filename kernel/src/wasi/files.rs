@@ -153,18 +153,20 @@ pub(super) fn seek(
     let needed = if whence == whence::CUR && offset == 0 { rights::FD_TELL } else { rights::FD_SEEK };
     wasi.descriptor(fd, needed)?;
     memory.check(position, 8)?;
+    match &wasi.fds.get(fd)?.object {
+        Object::File(file) if file.is_regular() => {}
+        Object::RamFile(_) => {}
+        object => return Err(without_position(object)),
+    }
     let base = match whence {
         whence::SET => 0,
         whence::CUR => current(wasi, fd)?,
-        whence::END => {
-            current(wasi, fd)?;
-            stat(wasi, fd)?.bytes
-        }
+        whence::END => stat(wasi, fd)?.bytes,
         _ => return Err(Errno::Inval),
     };
     let target = base.checked_add_signed(offset).filter(|target| i64::try_from(*target).is_ok()).ok_or(Errno::Inval)?;
     match &mut wasi.fds.get_mut(fd)?.object {
-        Object::File(file) if file.is_regular() => file.set_position(target),
+        Object::File(file) => file.set_position(target),
         Object::RamFile(file) => file.position = target,
         object => return Err(without_position(object)),
     }

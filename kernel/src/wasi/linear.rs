@@ -72,6 +72,9 @@ impl<'a> Linear<'a> {
 
     /// Checks all `count` vectors at `vectors` and returns how many bytes they name together.
     pub(super) fn iovecs_bytes(&self, vectors: u32, count: u32) -> Result<u32, Errno> {
+        if count == 0 {
+            return Ok(0);
+        }
         self.check(vectors, count.checked_mul(IOVEC_BYTES).ok_or(Errno::Fault)?)?;
         (0..count).try_fold(0u32, |total, index| {
             let vector = self.iovec(vectors, index)?;

@@ -68,7 +68,8 @@ impl Wasi {
             stdin: Stdin::default(),
         };
         let streams = [(Object::Stdin, 0), (Object::Stdout, fdflags::APPEND), (Object::Stderr, fdflags::APPEND)];
-        let listeners = (0..boot.listeners()).map(|handle| (Object::Listener { handle }, 0));
+        // Event loops take a listener that blocks for one that they must not wait for with others.
+        let listeners = (0..boot.listeners()).map(|handle| (Object::Listener { handle }, fdflags::NONBLOCK));
         let host = (boot.listeners()..).zip(boot.directories().iter()).map(|(handle, name)| (Place::Host(handle), name));
         let ram = wasi.ram.is_some().then_some((Place::Ram(ram::ROOT), &b"/"[..]));
         let directories = host

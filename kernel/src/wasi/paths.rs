@@ -47,23 +47,15 @@ pub(super) fn open(
     let start = directory(wasi, fd, needed)?;
     let path = text(memory, path, bytes)?;
     wasi.fds.check_room()?;
-    let how = How {
-        follow,
-        oflags,
-        flags,
-        read: base & rights::FD_READ != 0,
-        write: base & rights::FD_WRITE != 0,
-        readable: base & rights::FD_READ != 0 || base & rights::FD_WRITE == 0,
-        writable: base & rights::FD_WRITE != 0 || asked(oflags::CREAT) || asked(oflags::TRUNC),
-    };
+    let how = How { follow, oflags, flags, read: base & rights::FD_READ != 0, write: base & rights::FD_WRITE != 0 };
     let object = match start {
         Place::Host(handle) => open_host(wasi, handle, path, &how)?,
         Place::Ram(node) => {
             let disk = wasi.ram.as_mut().ok_or(Errno::Badf)?;
-            let node = disk.open(node, path, follow, oflags, how.writable, clock::realtime_ns())?;
+            let node = disk.open(node, path, follow, oflags, how.may_write(), clock::realtime_ns())?;
             match disk.stat(node)?.file_type {
                 file_type::DIRECTORY => directory_object(Place::Ram(node), Listing::default()),
-                _ => Object::RamFile(RamFile { node, position: 0, readable: how.readable, writable: how.writable }),
+                _ => Object::RamFile(RamFile { node, position: 0, readable: how.read, writable: how.write }),
             }
         }
     };
@@ -76,18 +68,21 @@ struct How {
     follow: bool,
     oflags: u16,
     flags: u16,
-    /// What was asked for.
     read: bool,
     write: bool,
-    /// What comes of it: creating and truncating need writing, and what is opened for nothing is opened for reading.
-    readable: bool,
-    writable: bool,
+}
+
+impl How {
+    /// Whether something may change by it, then or later.
+    fn may_write(&self) -> bool {
+        self.write || self.oflags & (oflags::CREAT | oflags::TRUNC) != 0
+    }
 }
 
 fn open_host(wasi: &mut Wasi, directory: u32, path: &str, how: &How) -> Result<Object, Errno> {
     let bit = |set: bool, bit: u32| if set { bit } else { 0 };
     // Whoever asks for reading alone is likely to read from the beginning.
-    let window = (how.read && !how.writable).then(|| wasi.files.windows.spare());
+    let window = (how.read && !how.may_write()).then(|| wasi.files.windows.spare());
     let arguments = OpenArgs {
         directory,
         path_bytes: path.len() as u32,
@@ -97,14 +92,14 @@ fn open_host(wasi: &mut Wasi, directory: u32, path: &str, how: &How) -> Result<O
         buffer: window.map_or(MAILBOX_BUFFER, window_buffer),
         ahead_bytes: if window.is_some() { Ahead::FIRST_BYTES as u32 } else { 0 },
     };
-    if how.writable {
+    if how.may_write() {
         wasi.files.changes += 1;
     }
     let result: OpenResult = hypercall::file(abi::FILE_OPEN, &arguments, &[path.as_bytes()])?;
     if result.stat.file_type == file_type::DIRECTORY {
         return Ok(directory_object(Place::Host(result.handle), Listing::of(result.stat.inode)));
     }
-    let mut file = HostFile::new(&result, how.readable, how.writable, how.flags, window, &mut wasi.files);
+    let mut file = HostFile::new(&result, how.read, how.write, how.flags, window, &mut wasi.files);
     if how.oflags & oflags::TRUNC != 0 {
         wasi.files.windows.forget(file.id);
     }

@@ -126,12 +126,8 @@ const FILES: &[Call] = &[
 ];
 
 /// Connections of listening sockets that are open. No socket can be made, and nothing sent to an address.
-const SOCKETS: &[Call] = &[
-    any(libc::SYS_accept4),
-    any(libc::SYS_recvfrom),
-    any(libc::SYS_shutdown),
-    when(libc::SYS_sendto, &[is_null(4)]),
-];
+const SOCKETS: &[Call] =
+    &[any(libc::SYS_accept4), any(libc::SYS_recvfrom), any(libc::SYS_shutdown), when(libc::SYS_sendto, &[is_null(4)])];
 
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 ioctl_iow_nr!(KVM_SET_USER_MEMORY_REGION, KVMIO, 0x46, kvm_userspace_memory_region);
