@@ -367,21 +367,26 @@ fn a_listener_waits_and_serves() {
     if !kvm::usable() {
         return;
     }
-    // A listener does not wait unless it is told to.
-    let accept = r#"(if (i32.ne (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 0)) (i32.const 6)) (then unreachable))
-      (if (call $fd_fdstat_set_flags (i32.const 3) (i32.const 0)) (then unreachable))
-      (if (call $sock_accept (i32.const 3) (i32.const 0) (i32.const 0)) (then unreachable))
-      (local.set $fd (i32.load (i32.const 0)))
-      (if (call $read (local.get $fd) (i32.const 99)) (then unreachable)) (call $print)
-      (if (call $write (local.get $fd) (i32.const 4)) (then unreachable))"#;
-    let module = module_file(program("", "pong", accept));
-    let line = |timeout: &str, address: SocketAddr| {
+    const AGAIN: i32 = 6;
+    let accept = "(call $sock_accept (i32.const 3) (i32.const 0) (i32.const 0))";
+    let serve = format!(
+        "(if (call $fd_fdstat_set_flags (i32.const 3) (i32.const 0)) (then unreachable))
+         (if {accept} (then unreachable))
+         (local.set $fd (i32.load (i32.const 0)))
+         (if (call $read (local.get $fd) (i32.const 99)) (then unreachable)) (call $print)
+         (if (call $write (local.get $fd) (i32.const 4)) (then unreachable))"
+    );
+    let line = |timeout: &str, address: SocketAddr, module: &tempfile::NamedTempFile| {
         let arguments = ["run", "--timeout", timeout, "--tcplisten", &address.to_string()].map(OsString::from);
         arguments.into_iter().chain([module.path().into()]).collect::<Vec<_>>()
     };
     let address = free_address();
-    run(line("300ms", address)).expect(124);
-    let child = mote(line("30s", address)).spawn().unwrap();
+    // It does not wait unless it is told to.
+    let module = module_file(program("", "", &format!("(call $proc_exit {accept})")));
+    run(line("30s", address, &module)).expect(AGAIN);
+    let module = module_file(program("", "pong", &serve));
+    run(line("300ms", address, &module)).expect(124);
+    let child = mote(line("30s", address, &module)).spawn().unwrap();
     let mut stream = None;
     wait_for("a connection", || {
         stream = TcpStream::connect(address).ok();

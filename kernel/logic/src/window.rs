@@ -1,7 +1,8 @@
 //! Which parts of which files lie in the read-ahead windows that kernel and host share.
 //!
 //! Only bookkeeping: the bytes are elsewhere. What was read is good until the guest changes the file; until it learns anything
-//! else of the world outside, as others may have changed the file before they said so; and for a short time at most.
+//! else of the world outside, as others may have changed the file before they said so; and for a second at most, or a
+//! twentieth of that for where the file ends.
 
 /// A file on the host, whatever names and descriptors it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +13,10 @@ pub struct FileId {
     pub inode: u64,
 }
 
-/// How long what was read may be used, in nanoseconds.
-const MAX_AGE_NS: u64 = 50_000_000;
+/// How long the bytes of a file may be used, in nanoseconds: nobody could tell, but for a look at the clock.
+const MAX_AGE_NS: u64 = 1_000_000_000;
+/// How long its size may: a program may wait for a file to grow by reading alone.
+const MAX_SIZE_AGE_NS: u64 = 50_000_000;
 
 /// When the guest learned something of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +28,14 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Whether what was learned then may still be taken for true at `now`.
-    pub fn is_fresh(self, now: Self) -> bool {
+    /// Whether bytes that were read then may still be taken for those of the file at `now`.
+    fn has_bytes(self, now: Self) -> bool {
         self.tidings == now.tidings && now.ns.saturating_sub(self.ns) <= MAX_AGE_NS
+    }
+
+    /// Whether size and times that were learned then may still be taken for true at `now`.
+    pub fn has_size(self, now: Self) -> bool {
+        self.has_bytes(now) && now.ns.saturating_sub(self.ns) <= MAX_SIZE_AGE_NS
     }
 }
 
@@ -76,17 +84,18 @@ impl<const COUNT: usize> Windows<COUNT> {
         self.uses += 1;
         for (index, entry) in self.windows.iter_mut().enumerate() {
             let Some(window) = entry.as_mut().filter(|window| window.file == file) else { continue };
-            if !window.filled.is_fresh(now) {
+            if !window.filled.has_bytes(now) {
                 *entry = None;
                 continue;
             }
             let end = window.offset.saturating_add(window.bytes);
             let inside = window.offset <= offset && offset < end;
-            let behind = window.at_end && offset >= end;
+            let at_end = window.at_end && window.filled.has_size(now);
+            let behind = at_end && offset >= end;
             if inside || behind {
                 window.used = self.uses;
                 let start = offset.saturating_sub(window.offset).min(window.bytes);
-                return Some(Hit { window: index, start, bytes: window.bytes - start, at_end: window.at_end });
+                return Some(Hit { window: index, start, bytes: window.bytes - start, at_end });
             }
         }
         None
@@ -186,6 +195,8 @@ mod tests {
         windows.fill(index, A, 100, 50, true, at(10));
         assert_eq!(windows.find(A, 150, at(10)), Some(Hit { window: index, start: 50, bytes: 0, at_end: true }));
         assert_eq!(windows.find(A, 900, at(10)).map(|hit| (hit.start, hit.bytes)), Some((50, 0)));
+        assert_eq!(windows.find(A, 150, at(11 + MAX_SIZE_AGE_NS)), None);
+        assert!(windows.find(A, 149, at(11 + MAX_SIZE_AGE_NS)).is_some_and(|hit| !hit.at_end));
         assert_eq!(windows.find(A, 150, Moment { ns: 10, tidings: 8 }), None);
         windows.fill(index, A, 100, 50, true, at(10));
         windows.forget(A);
@@ -204,7 +215,7 @@ mod tests {
         let index = windows.victim(c);
         windows.fill(index, c, 0, 10, false, at(0));
         assert!(windows.find(A, 0, at(0)).is_some() && windows.find(B, 0, at(0)).is_none());
-        assert_eq!(windows.spare(), 1 - windows.spare());
+        assert_eq!([windows.spare(), windows.spare()], [index; 2]);
     }
 
     #[test]

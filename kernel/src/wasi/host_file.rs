@@ -269,7 +269,7 @@ impl HostFile {
     /// What is known of it.
     pub(super) fn stat(&self, shared: &Shared) -> Result<FileStat, Errno> {
         let Opened { stat, changes, at } = &self.opened;
-        let known = self.is_regular() && at.is_fresh(now()) && *changes == shared.changes;
+        let known = self.is_regular() && at.has_size(now()) && *changes == shared.changes;
         if known { Ok(*stat) } else { self.ask_stat() }
     }
 
