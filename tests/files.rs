@@ -400,6 +400,28 @@ fn a_listener_waits_and_serves() {
     finish(child).expect_output("ping");
 }
 
+/// More subscriptions to one stream than a process may have descriptors.
+#[test]
+fn waiting_for_a_stream_many_times_ends_with_the_deadline() {
+    if !kvm::usable() {
+        return;
+    }
+    let module = module_file(
+        r#"(module (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 8)
+        (func (export "_start") (local $at i32)
+          (loop $again
+            (i32.store8 offset=8 (local.get $at) (i32.const 1))
+            (br_if $again (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 48))) (i32.const 192000))))
+          (if (call $poll (i32.const 0) (i32.const 200000) (i32.const 4000) (i32.const 500000)) (then unreachable))))"#,
+    );
+    let mut child = mote([OsString::from("run"), "--timeout".into(), "500ms".into(), module.path().into()]);
+    let mut child = child.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    // Kept open without a byte.
+    let _stdin = child.stdin.take();
+    finish(child).expect(124);
+}
+
 /// An address that nobody uses now.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()

@@ -57,15 +57,16 @@ pub(crate) fn read_stdin(buffer: &mut [u8]) -> Result<usize, Errno> {
 }
 
 /// Sleeps until one of `interests` is ready or `timeout_ns` passed, and fills in which. At most [`MAX_INTERESTS`].
-pub(crate) fn wait(timeout_ns: u64, interests: &mut [Interest]) -> u32 {
+pub(crate) fn wait(timeout_ns: u64, interests: &mut [Interest]) -> Result<u32, Errno> {
     let interests = {
         let count = interests.len().min(MAX_INTERESTS);
         interests.get_mut(..count).unwrap_or(&mut [])
     };
     write_data(0, interests.as_bytes());
-    let response = call(abi::WAIT, &WaitArgs { timeout_ns, interests: interests.len() as u32, reserved: 0 });
+    let arguments = WaitArgs { timeout_ns, interests: interests.len() as u32, reserved: 0 };
+    let response = answered(call(abi::WAIT, &arguments))?;
     copy_out(MAILBOX_BUFFER, 0, interests.as_mut_bytes());
-    response.results().unwrap_or(WaitResult { ready: 0, reserved: 0 }).ready
+    response.results().map(|WaitResult { ready, .. }| ready).ok_or(Errno::Io)
 }
 
 /// A request about files or sockets, with `data` in the mailbox, and its result.

@@ -9,7 +9,6 @@ use std::{
 
 use kvm_ioctls::{VcpuFd, VmFd};
 use mote_abi::{
-    errno::Errno,
     hypercall::{WaitResult, status},
     layout::MAILBOX_DATA,
     mailbox::{RESPONSE, Response},
@@ -34,7 +33,7 @@ use crate::{
         files::{FileService, Refusal},
         output::{self, DrainError, OutputService, Patience},
         stdin::Stdin,
-        wait::{self, Stopped},
+        wait,
     },
     stats::Stats,
     vcpu,
@@ -212,28 +211,29 @@ impl Runner {
             Request::ReadStdin { max_bytes } => {
                 exits.read_stdin += 1;
                 self.housekeeping.drain()?;
-                let response = match self.stdin.read(max_bytes, control).map_err(|Stopped| end_of(control))? {
+                let response = match self.stdin.read(max_bytes, control) {
                     Ok(bytes) => {
                         let length = u32::try_from(bytes.len()).unwrap_or(0);
                         self.write(MAILBOX_DATA.start, &bytes)?;
                         Response::new(status::OK, &0u32, length)
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "reading standard input");
-                        refused(Errno::Io)
-                    }
+                    Err(refusal) => refused(refusal, control)?,
                 };
                 self.respond(&response)?;
             }
             Request::Wait { timeout, mut interests } => {
                 exits.wait += 1;
                 self.housekeeping.drain()?;
-                let ready = wait::wait(&mut interests, timeout, &self.stdin, &self.files, control);
-                let ready = ready.map_err(|Stopped| end_of(control))?;
-                let bytes = interests.as_bytes();
-                self.write(MAILBOX_DATA.start, bytes)?;
-                let result = WaitResult { ready, reserved: 0 };
-                self.respond(&Response::new(status::OK, &result, u32::try_from(bytes.len()).unwrap_or(0)))?;
+                let response = match wait::wait(&mut interests, timeout, &self.stdin, &self.files, control) {
+                    Ok(ready) => {
+                        let bytes = interests.as_bytes();
+                        self.write(MAILBOX_DATA.start, bytes)?;
+                        let result = WaitResult { ready, reserved: 0 };
+                        Response::new(status::OK, &result, u32::try_from(bytes.len()).unwrap_or(0))
+                    }
+                    Err(refusal) => refused(refusal, control)?,
+                };
+                self.respond(&response)?;
             }
             Request::File(request) => {
                 match &request {
@@ -247,8 +247,7 @@ impl Runner {
                 self.housekeeping.drain()?;
                 let response = match self.files.answer(request, self.housekeeping.ram.memory(), control) {
                     Ok(response) => response,
-                    Err(Refusal::Errno(errno)) => refused(errno),
-                    Err(Refusal::Stopped) => return Err(end_of(control)),
+                    Err(refusal) => refused(refusal, control)?,
                 };
                 self.respond(&response)?;
             }
@@ -284,8 +283,12 @@ impl Runner {
     }
 }
 
-fn refused(errno: Errno) -> Response {
-    Response::new(u32::from(errno.code()), &0u32, 0)
+/// The answer to a request that was not done, unless the run is to end.
+fn refused(refusal: Refusal, control: &Control) -> Result<Response, Ending> {
+    match refusal {
+        Refusal::Errno(errno) => Ok(Response::new(u32::from(errno.code()), &0u32, 0)),
+        Refusal::Stopped => Err(end_of(control)),
+    }
 }
 
 fn stopped(reason: StopReason) -> Ending {

@@ -65,7 +65,7 @@ pub(super) fn oneoff(
 /// Whether a read of standard input would not block.
 pub(super) fn stdin_is_ready(stdin: &Stdin) -> bool {
     let mut interest = [host_interest(files::STDIN, files::interest::READ)];
-    stdin.buffered_bytes() > 0 || hypercall::wait(0, &mut interest) > 0
+    stdin.buffered_bytes() > 0 || hypercall::wait(0, &mut interest).is_ok_and(|ready| ready > 0)
 }
 
 fn state(wasi: &mut Wasi, interest: Interest) -> Result<State, Errno> {
@@ -135,7 +135,7 @@ fn wait(pending: &mut [(Subscription, State)]) -> Result<(), Errno> {
         let timeout_ns = pending.iter().map(|(_, state)| timeout_ns(state)).min().unwrap_or(FOREVER_NS);
         let mut ready = 0;
         if timeout_ns > 0 || !interests.is_empty() {
-            ready = hypercall::wait(timeout_ns, &mut interests);
+            ready = hypercall::wait(timeout_ns, &mut interests)?;
         }
         // A host that wakes early, or a clock that was set back, must not make a sleep too short.
         if ready > 0 || pending.iter().any(|(_, state)| self::timeout_ns(state) == 0) {

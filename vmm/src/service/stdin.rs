@@ -2,13 +2,12 @@
 
 use std::{
     collections::VecDeque,
-    io,
     os::fd::{AsFd, OwnedFd},
 };
 
 use rustix::event::PollFlags;
 
-use super::wait::{self, Stopped};
+use super::{files::Refusal, wait};
 use crate::{config::Input, control::Control};
 
 /// Where input comes from.
@@ -30,11 +29,11 @@ impl From<Input> for Stdin {
 
 impl Stdin {
     /// Reads at most `max_bytes`, waiting until there is something; no bytes mean the end.
-    pub(crate) fn read(&mut self, max_bytes: usize, control: &Control) -> Result<io::Result<Vec<u8>>, Stopped> {
+    pub(crate) fn read(&mut self, max_bytes: usize, control: &Control) -> Result<Vec<u8>, Refusal> {
         let fd = match self {
             Self::Bytes(bytes) => {
                 let count = bytes.len().min(max_bytes);
-                return Ok(Ok(bytes.drain(..count).collect()));
+                return Ok(bytes.drain(..count).collect());
             }
             Self::Fd(fd) => fd,
         };
@@ -44,11 +43,11 @@ impl Stdin {
             match rustix::io::read(&*fd, &mut buffer) {
                 Ok(bytes) => {
                     buffer.truncate(bytes);
-                    return Ok(Ok(buffer));
+                    return Ok(buffer);
                 }
                 // Another process that shares the descriptor was quicker.
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
-                Err(errno) => return Ok(Err(errno.into())),
+                Err(errno) => return Err(errno.into()),
             }
         }
     }
@@ -63,9 +62,9 @@ mod tests {
     fn bytes_are_read_to_their_end() {
         let control = Control::new().unwrap();
         let mut stdin = Stdin::from(Input::Bytes(b"abc".to_vec()));
-        assert_eq!(stdin.read(2, &control).unwrap().unwrap(), b"ab");
-        assert_eq!(stdin.read(2, &control).unwrap().unwrap(), b"c");
-        assert_eq!(stdin.read(2, &control).unwrap().unwrap(), b"");
+        assert_eq!(stdin.read(2, &control).unwrap(), b"ab");
+        assert_eq!(stdin.read(2, &control).unwrap(), b"c");
+        assert_eq!(stdin.read(2, &control).unwrap(), b"");
     }
 
     #[test]
@@ -74,7 +73,7 @@ mod tests {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut stdin = Stdin::from(Input::Fd(reader.into()));
         rustix::io::write(&writer, b"x").unwrap();
-        assert_eq!(stdin.read(9, &control).unwrap().unwrap(), b"x");
+        assert_eq!(stdin.read(9, &control).unwrap(), b"x");
         control.stop(StopReason::Interrupted);
         assert!(stdin.read(9, &control).is_err());
     }

@@ -1,8 +1,9 @@
 //! Waiting: for time to pass, for standard input, for files and sockets. A stop ends any wait.
 
 use std::{
+    collections::BTreeMap,
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,10 +17,6 @@ use super::{
 };
 use crate::control::Control;
 
-/// A stop was asked for while waiting.
-#[derive(Debug)]
-pub(crate) struct Stopped;
-
 /// Waits until one of the interests is ready or `timeout` passed, and fills in what was found.
 pub(crate) fn wait(
     interests: &mut [Interest],
@@ -27,7 +24,7 @@ pub(crate) fn wait(
     stdin: &Stdin,
     files: &FileService,
     control: &Control,
-) -> Result<u32, Stopped> {
+) -> Result<u32, Refusal> {
     // Opened things live until the wait is over, whatever happens to their handles.
     let open: Vec<Option<Arc<Open>>> = interests.iter().map(|interest| files.get(interest.handle).ok()).collect();
     let sources: Vec<Source<'_>> =
@@ -112,23 +109,34 @@ pub(crate) fn poll_until(
     sources: &[Option<(BorrowedFd<'_>, PollFlags)>],
     timeout: Option<Duration>,
     control: &Control,
-) -> Result<Vec<PollFlags>, Stopped> {
+) -> Result<Vec<PollFlags>, Refusal> {
     let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let event = control.event();
+    // A descriptor that is waited for many times counts once: poll(2) takes no more than can be open.
+    let mut asked: BTreeMap<RawFd, (BorrowedFd<'_>, PollFlags)> = BTreeMap::new();
+    for (fd, flags) in sources.iter().flatten() {
+        asked.entry(fd.as_raw_fd()).or_insert((*fd, PollFlags::empty())).1 |= *flags;
+    }
     loop {
         let mut fds = vec![PollFd::new(&event, PollFlags::IN)];
-        fds.extend(sources.iter().flatten().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
+        fds.extend(asked.values().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
-        if poll(&mut fds, left.as_ref()).is_err() {
-            // Interrupted: the loop looks again.
-            continue;
+        match poll(&mut fds, left.as_ref()) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(errno) => return Err(errno.into()),
         }
         let mut found = fds.iter().map(PollFd::revents);
         if found.next().is_some_and(|event| !event.is_empty()) {
-            return Err(Stopped);
+            return Err(Refusal::Stopped);
         }
-        let mut next = || found.next().unwrap_or(PollFlags::empty());
-        return Ok(sources.iter().map(|source| if source.is_some() { next() } else { PollFlags::empty() }).collect());
+        let found: BTreeMap<RawFd, PollFlags> = asked.keys().copied().zip(found).collect();
+        let errors = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        let of = |source: &Option<(BorrowedFd<'_>, PollFlags)>| {
+            let (fd, flags) = source.as_ref()?;
+            Some(*found.get(&fd.as_raw_fd())? & (*flags | errors))
+        };
+        return Ok(sources.iter().map(|source| of(source).unwrap_or(PollFlags::empty())).collect());
     }
 }

@@ -33,7 +33,7 @@ use mote_abi::{
 use rustix::fs::FileType;
 use vm_memory::GuestMemoryMmap;
 
-use super::{errno, sockets, wait::Stopped};
+use super::{errno, sockets};
 use crate::{
     control::Control,
     request::{FileRequest, Transfer},
@@ -63,12 +63,6 @@ impl From<std::io::Error> for Refusal {
 impl From<rustix::io::Errno> for Refusal {
     fn from(error: rustix::io::Errno) -> Self {
         Self::Errno(errno::of_host(error))
-    }
-}
-
-impl From<Stopped> for Refusal {
-    fn from(_: Stopped) -> Self {
-        Self::Stopped
     }
 }
 
