@@ -120,6 +120,12 @@ impl HostFile {
         }
     }
 
+    /// Finds out where this descriptor stands, before something else moves the end of the file. Who asks for it afterwards
+    /// meets an error again.
+    pub(super) fn settle_position(&mut self) {
+        let _asked_again = self.position();
+    }
+
     pub(super) fn set_position(&mut self, position: u64) {
         self.position = Position::At(position);
     }
@@ -188,6 +194,9 @@ impl HostFile {
         };
         if total == 0 {
             return Ok(0);
+        }
+        if at.is_some() {
+            self.settle_position();
         }
         shared.windows.forget(self.id);
         shared.changes += 1;
@@ -279,6 +288,9 @@ impl HostFile {
 
     /// One of [`mote_abi::hypercall::files::change`].
     pub(super) fn change(&mut self, shared: &mut Shared, change: u32, first: u64, second: u64, flags: u32) -> Result<(), Errno> {
+        if matches!(change, abi::files::change::SET_BYTES | abi::files::change::ALLOCATE) {
+            self.settle_position();
+        }
         shared.windows.forget(self.id);
         shared.changes += 1;
         change_handle(self.handle, change, first, second, flags)?;

@@ -94,6 +94,12 @@ fn open_host(wasi: &mut Wasi, directory: u32, path: &str, how: &How) -> Result<O
     };
     if how.may_write() {
         wasi.files.changes += 1;
+        // Opening may cut a file that another descriptor has appended to.
+        for descriptor in wasi.fds.iter_mut() {
+            if let Object::File(file) = &mut descriptor.object {
+                file.settle_position();
+            }
+        }
     }
     let result: OpenResult = hypercall::file(abi::FILE_OPEN, &arguments, &[path.as_bytes()])?;
     if result.stat.file_type == file_type::DIRECTORY {

@@ -44,14 +44,15 @@ fn enforce(permissions: &Permissions) -> Result<landlock::RestrictionStatus, Rul
     rules.restrict_self()
 }
 
-/// A module can make directories, regular files and symbolic links; devices, pipes and Unix sockets WASI does not know.
+/// WASI makes directories, regular files and symbolic links. It renames and links whatever is there, for which Landlock wants
+/// the right to make it; no system call that could make a device, pipe or Unix socket is allowed.
 fn rights(access: Access) -> BitFlags<AccessFs> {
     let read = make_bitflags!(AccessFs::{ReadFile | ReadDir});
     match access {
         Access::ReadOnly => read,
         Access::ReadWrite => {
             read | make_bitflags!(AccessFs::{
-                WriteFile | Truncate | MakeReg | MakeDir | MakeSym | RemoveFile | RemoveDir | Refer
+                WriteFile | Truncate | MakeReg | MakeDir | MakeSym | MakeFifo | MakeSock | MakeChar | MakeBlock | RemoveFile | RemoveDir | Refer
             })
         }
     }
