@@ -121,19 +121,30 @@ pub(crate) fn payload(name: &str) -> PathBuf {
 /// Runs with `input` on standard input.
 #[track_caller]
 pub(crate) fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
+    run_with_input_within(command, input, LIMIT)
+}
+
+/// The same for a process that may need longer than [`LIMIT`].
+#[track_caller]
+pub(crate) fn run_with_input_within(command: &mut Command, input: &[u8], limit: Duration) -> Outcome {
     let mut child = command.stdin(Stdio::piped()).spawn().expect("mote does not start");
     let mut stdin = child.stdin.take().expect("standard input is a pipe");
     let input = input.to_vec();
     // A reader may end before it has read everything.
     let writer = thread::spawn(move || drop(stdin.write_all(&input)));
-    let outcome = finish(child);
+    let outcome = finish_within(child, limit);
     writer.join().expect("the writer panicked");
     outcome
 }
 
 /// Waits for the end, taking all output that is captured. Panics, and kills it, if it does not come.
 #[track_caller]
-pub(crate) fn finish(mut child: Child) -> Outcome {
+pub(crate) fn finish(child: Child) -> Outcome {
+    finish_within(child, LIMIT)
+}
+
+#[track_caller]
+fn finish_within(mut child: Child, limit: Duration) -> Outcome {
     let stdout = child.stdout.take().map(read_all);
     let stderr = child.stderr.take().map(read_all);
     let started = Instant::now();
@@ -141,7 +152,7 @@ pub(crate) fn finish(mut child: Child) -> Outcome {
         if let Some(status) = child.try_wait().expect("cannot wait") {
             break status;
         }
-        if started.elapsed() > LIMIT {
+        if started.elapsed() > limit {
             child.kill().expect("cannot kill");
             let _status = child.wait();
             panic!(

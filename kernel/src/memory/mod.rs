@@ -1,11 +1,12 @@
 //! The heap: three demand regions behind one global allocator.
 //!
-//! Below 64 KiB `linked_list_allocator` serves; from there to 2 MiB pages in first fit; from 2 MiB on every allocation
+//! Below 64 KiB free lists by size serve, and `linked_list_allocator` behind them; from there to 2 MiB pages in first fit; from 2 MiB on every allocation
 //! has a slot of address space in which it grows in place. All regions are address space only: the first touch of each
 //! 2 MiB makes the host map RAM there, so reserving more than is used costs nothing. A linear memory that doubles its
 //! capacity moves at most until it is 2 MiB large and costs RAM only for what it uses.
 
 mod intrinsics;
+mod small;
 mod untouched;
 
 use core::{
@@ -14,9 +15,9 @@ use core::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use linked_list_allocator::Heap;
 use mote_abi::layout::{CHUNK_BYTES, HEAP, LARGE, MEDIUM, PAGE_BYTES};
 use mote_kernel_logic::{large::LargeSlots, medium::MediumPages};
+use small::SmallHeap;
 use spin::Mutex;
 
 use crate::guest::{self, BootInfo};
@@ -29,14 +30,14 @@ const LARGE_BYTES: usize = CHUNK_BYTES as usize;
 const MEDIUM_EXTENTS: usize = 2048;
 
 struct KernelHeap {
-    small: Mutex<Heap>,
+    small: Mutex<SmallHeap>,
     medium: Mutex<MediumPages<MEDIUM_EXTENTS>>,
     large: Mutex<LargeSlots>,
 }
 
 #[global_allocator]
 static HEAP_ALLOCATOR: KernelHeap = KernelHeap {
-    small: Mutex::new(Heap::empty()),
+    small: Mutex::new(SmallHeap::empty()),
     medium: Mutex::new(MediumPages::new(MEDIUM.start, (MEDIUM.bytes() / PAGE_BYTES) as u32)),
     large: Mutex::new(LargeSlots::new()),
 };
@@ -60,7 +61,7 @@ pub(crate) fn was_exhausted() -> bool {
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = match layout.size() {
-            ..MEDIUM_BYTES => self.small.lock().allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr),
+            ..MEDIUM_BYTES => self.small.lock().allocate(layout),
             _ if layout.align() as u64 > PAGE_BYTES => ptr::null_mut(),
             bytes => self.address_space(bytes as u64),
         };
