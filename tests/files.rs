@@ -74,7 +74,7 @@ const CONTEXT: &str = r#"
 fn program(name: &str, text: &str, instructions: &str) -> String {
     format!(
         r#"(module {CONTEXT} (data (i32.const 1024) "{name}") (data (i32.const 2048) "{text}")
-          (func (export "_start") (local $fd i32) (local $other i32) {instructions}))"#
+          (func (export "_start") (local $fd i32) (local $other i32) (local $third i32) {instructions}))"#
     )
 }
 
@@ -121,6 +121,110 @@ fn nothing_written_is_lost_however_the_run_ends() {
         let program = program("f", "12345", &format!("{CREATE} {WRITE} {WRITE} {end}"));
         run_in(options, &directory, &program).expect(status);
         assert_eq!(fs::read(directory.path().join("f")).unwrap(), b"1234512345", "a program that {how}");
+    }
+}
+
+/// Output that nobody takes lies in front of what was written.
+#[test]
+fn what_was_written_behind_blocked_output_is_kept() {
+    if !kvm::usable() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let print = "(loop $again (drop (call $write (i32.const 1) (i32.const 50000)))
+      (br_if $again (i32.lt_u (local.tee $other (i32.add (local.get $other) (i32.const 1))) (i32.const 3))))";
+    let module = module_file(program("f", "12345", &format!("{CREATE} {print} {WRITE} (loop $again (br $again))")));
+    let mut child = command(&["--timeout", "1s"], directory.path(), module.path()).spawn().unwrap();
+    let stdout = child.stdout.take();
+    finish(child).expect(124);
+    drop(stdout);
+    assert_eq!(fs::read(directory.path().join("f")).unwrap(), b"12345");
+}
+
+/// Standard output is a file of the directory that the program reads.
+#[test]
+fn output_into_the_directory_is_seen_there() {
+    if !kvm::usable() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let output = fs::File::create(directory.path().join("f")).unwrap();
+    let read = "(if (call $read (local.get $fd) (i32.const 9)) (then unreachable))";
+    let size = "(i32.load (i32.const 16))";
+    // Reads the end, prints five bytes, and must then read these.
+    let instructions = format!(
+        "{OPEN} {read} (if {size} (then unreachable))
+         (if (call $write (i32.const 1) (i32.const 5)) (then unreachable)) {read} (call $proc_exit {size})"
+    );
+    let module = module_file(program("f", "12345", &instructions));
+    let mut command = command(&[], directory.path(), module.path());
+    finish(command.stdout(output).spawn().unwrap()).expect(5);
+}
+
+/// Another process changes one file and then says so in another, which the program looks at again and again.
+#[test]
+fn a_flag_in_one_file_tells_of_another() {
+    if !kvm::usable() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let [data, flag] = ["f", "g"].map(|name| directory.path().join(name));
+    let at_start = "(if (call $fd_seek (local.get $fd) (i64.const 0) (i32.const 0) (i32.const 24)) (then unreachable))
+      (if (call $read (local.get $fd) (i32.const 3)) (then unreachable))";
+    let swap = "(local.set $third (local.get $fd)) (local.set $fd (local.get $other)) (local.set $other (local.get $third))";
+    // Reads the data, then the flag until it is a `1`, then the data again.
+    let instructions = format!(
+        "{OPEN} (i32.store8 (i32.const 1024) (i32.const 103)) {swap} {OPEN} {swap} {at_start} (call $print) {swap}
+         (loop $again {at_start} (br_if $again (i32.ne (i32.load8_u (i32.const 4096)) (i32.const 49))))
+         {swap} {at_start} (call $print)"
+    );
+    let module = module_file(program("f", "", &instructions));
+    for _ in 0..5 {
+        fs::write(&data, "old").unwrap();
+        fs::write(&flag, "0").unwrap();
+        let mut child = command(&[], directory.path(), module.path()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut text = [0; 3];
+        stdout.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"old");
+        fs::write(&data, "new").unwrap();
+        fs::write(&flag, "1").unwrap();
+        stdout.read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"new");
+        finish(child).expect(0);
+    }
+}
+
+/// The disk is full, is emptied, and is as large as before.
+#[test]
+fn a_full_ramdisk_that_is_emptied_takes_as_much_again() {
+    if !kvm::usable() {
+        return;
+    }
+    const NOSPC: i32 = 51;
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("empty.tar");
+    tar::Builder::new(fs::File::create(&archive).unwrap()).into_inner().unwrap().set_len(1024).unwrap();
+    // Fills a file until a write fails; the errno goes to $other, the number of whole writes to 28.
+    let fill = format!(
+        "{CREATE} (i32.store (i32.const 28) (i32.const 0))
+         (loop $again
+           (local.set $other (call $write (local.get $fd) (i32.const 65536)))
+           (if (i32.eqz (local.get $other)) (then
+             (i32.store (i32.const 28) (i32.add (i32.load (i32.const 28)) (i32.const 1))) (br $again))))
+         (if (i32.ne (local.get $other) (i32.const {NOSPC})) (then (call $proc_exit (local.get $other))))
+         (if (call $fd_close (local.get $fd)) (then unreachable))
+         (if (call $path_unlink_file (i32.const 3) (i32.const 1024) (i32.const 1)) (then unreachable))"
+    );
+    let instructions = format!(
+        "{fill} (i32.store (i32.const 32) (i32.load (i32.const 28))) {fill}
+         (if (i32.lt_u (i32.load (i32.const 32)) (i32.const 100)) (then (call $proc_exit (i32.const 98))))
+         (if (i32.lt_u (i32.load (i32.const 28)) (i32.load (i32.const 32))) (then (call $proc_exit (i32.const 99))))"
+    );
+    let module = module_file(program("f", "12345", &instructions));
+    for memory in ["24MiB", "96MiB"] {
+        let arguments = ["run", "--memory", memory, "--ramdisk"].map(OsString::from);
+        run(arguments.into_iter().chain([archive.clone().into(), module.path().into()])).expect(0);
     }
 }
 

@@ -48,6 +48,8 @@ pub struct BootInfo {
     pub listeners: u32,
     /// Zero.
     pub reserved: u32,
+    /// Device and inode of standard output and standard error, where these are regular files; else zeros.
+    pub output_files: [[u64; 2]; 2],
     /// Seed of the random generator.
     pub random_seed: [u8; 32],
     /// Clock bases.
@@ -145,10 +147,10 @@ pub mod status_offset {
 }
 
 const _: () = {
-    assert!(size_of::<BootInfo>() == 240);
+    assert!(size_of::<BootInfo>() == 272);
     assert!(size_of::<BootInfo>() as u64 <= crate::layout::BOOT_INFO.bytes());
     assert!(core::mem::offset_of!(BootInfo, arguments) == 64);
-    assert!(core::mem::offset_of!(BootInfo, clock) == 192);
+    assert!(core::mem::offset_of!(BootInfo, clock) == 224);
     assert!(size_of::<Span>() == 16 && size_of::<Clock>() == 32 && size_of::<HostStatus>() == 32);
 };
 

@@ -8,6 +8,7 @@ use core::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use mote_kernel_logic::window::FileId;
 use spin::Once;
 
 use mote_abi::{
@@ -66,6 +67,12 @@ impl BootInfo {
     /// How many listening sockets there are; their handles count from 0.
     pub(crate) fn listeners(self) -> u32 {
         self.0.listeners
+    }
+
+    /// The file that standard output (1) or standard error (2) is, if it is one.
+    pub(crate) fn output_file(self, stream: u32) -> Option<FileId> {
+        let [device, inode] = *self.0.output_files.get((stream as usize).checked_sub(1)?)?;
+        ([device, inode] != [0; 2]).then_some(FileId { device, inode })
     }
 
     /// The archive of the ramdisk.

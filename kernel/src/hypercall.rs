@@ -118,8 +118,8 @@ fn answered(response: Response) -> Result<Response, Errno> {
     }
 }
 
-/// How many answers came that may have told the module something of the world outside. Reading and writing regular files does
-/// not count: a program that goes through two files at once would lose all that was read ahead.
+/// How many answers came that may have told the module something of the world outside. Writing regular files and reading on
+/// in them do not count: a program that goes through two files at once would lose all that was read ahead.
 pub(crate) fn tidings() -> u64 {
     TIDINGS.load(Ordering::Relaxed)
 }

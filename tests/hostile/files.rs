@@ -86,11 +86,15 @@ proptest! {
         steps in prop::collection::vec((request(), texts()), 1..24),
         read_only: bool,
         listens: bool,
+        has_directory: bool,
     ) {
         if kvm::usable() {
             let fixture = Fixture::new();
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
             let mut config = fixture.config(access, config_with_deadline(2000));
+            if !has_directory {
+                config.directories.clear();
+            }
             if listens {
                 config.listeners.push(TcpListener::bind("127.0.0.1:0").unwrap());
             }

@@ -31,7 +31,8 @@ pub struct Config {
     pub stdout: Output,
     /// Where standard error goes.
     pub stderr: Output,
-    /// Directories of the host, in the order of their descriptors, which begin after those of the listeners.
+    /// Directories of the host, in the order of their descriptors, which begin after those of the listeners. A program that
+    /// makes a file larger than the process may (RLIMIT_FSIZE) gets an errno only if the process ignores SIGXFSZ.
     pub directories: Vec<Directory>,
     /// Sockets that listen already; the first becomes descriptor 3.
     pub listeners: Vec<TcpListener>,

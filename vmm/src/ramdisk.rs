@@ -9,6 +9,7 @@ use std::{
 };
 
 use mote_abi::layout::RAMDISK;
+use rustix::fs::{Mode, OFlags};
 use thiserror::Error;
 
 use crate::{
@@ -57,8 +58,11 @@ impl Ramdisk {
     /// An archive in a file, which must not change while it is in use: it is mapped, not copied.
     pub fn from_file(path: &Path) -> Result<Arc<Self>, RamdiskError> {
         let read_error = |source| RamdiskError::Read { path: path.into(), source };
-        // Opening a pipe would wait for its other end, so it is looked at first.
-        let metadata = std::fs::metadata(path).map_err(read_error)?;
+        // Non-blocking, as opening a pipe would wait for its other end.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| read_error(errno.into()))?;
+        let file = File::from(file);
+        let metadata = file.metadata().map_err(read_error)?;
         let bytes = metadata.len();
         if !metadata.is_file() || bytes == 0 {
             return Err(RamdiskError::NotArchive { path: path.into() });
@@ -66,7 +70,6 @@ impl Ramdisk {
         if bytes > RAMDISK.bytes() {
             return Err(RamdiskError::TooLarge { path: path.into(), bytes });
         }
-        let file = File::open(path).map_err(read_error)?;
         Ok(Arc::new(Self { mapping: Mapping::file("the ramdisk", file.as_fd(), bytes)?, bytes }))
     }
 

@@ -422,6 +422,11 @@ impl Housekeeping {
     fn flush_stopped(&self, ending: Ending) -> Ending {
         if let Err(error) = self.drain_as(Patience::UntilTime(Instant::now() + GRACE)) {
             tracing::warn!(?error, "the rest of the output is lost");
+            // Not so the files that the program wrote.
+            let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = output.abandon_streams(self.ram.memory()) {
+                tracing::warn!(?error, "writes to files may be lost");
+            }
         }
         ending
     }

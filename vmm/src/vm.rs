@@ -8,6 +8,7 @@ use mote_abi::{
     boot::{BOOT_MAGIC, BootInfo, flags, stream_kind},
     layout::{BASE, BOOT_INFO, CONFIG, KERNEL_DATA},
 };
+use rustix::fs::FileType;
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
@@ -188,6 +189,7 @@ fn boot_info(
         ramdisk_bytes: sizes.ramdisk_bytes,
         listeners: u32::try_from(config.listeners.len()).unwrap_or(0),
         reserved: 0,
+        output_files: [output_file(&config.stdout), output_file(&config.stderr)],
         random_seed,
         clock: clock.now(vcpu).map_err(|error| VmError::Machine(error.to_string()))?,
         streams: [input_kind(&config.stdin), output_kind(&config.stdout), output_kind(&config.stderr)],
@@ -212,6 +214,15 @@ fn random_seed() -> io::Result<[u8; 32]> {
     let mut seed = [0; 32];
     let bytes = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
     if bytes == seed.len() { Ok(seed) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Device and inode of a regular file, zeros for all else: the guest may have the same file open by its path.
+fn output_file(output: &Output) -> [u64; 2] {
+    let Output::Fd(fd) = output else { return [0; 2] };
+    match rustix::fs::fstat(fd) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => [stat.st_dev, stat.st_ino],
+        _ => [0; 2],
+    }
 }
 
 fn input_kind(input: &Input) -> u32 {

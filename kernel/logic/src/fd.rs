@@ -109,8 +109,8 @@ pub mod rights {
     pub const STREAM: u64 = FD_FDSTAT_SET_FLAGS | FD_FILESTAT_GET | POLL_FD_READWRITE;
 }
 
-/// Most descriptors: what has no handle of the host is bounded by this alone.
-pub const MAX_DESCRIPTORS: usize = 1 << 16;
+/// Most descriptors: what has no handle of the host is bounded by this alone. The table must be small beside any guest's RAM.
+pub const MAX_DESCRIPTORS: usize = 4096;
 
 /// No such descriptor: errno `badf`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -154,10 +154,15 @@ impl Ahead {
 
     /// How much is to be fetched at `offset` when `wanted` bytes are asked for and a window has `most`.
     pub fn next(&mut self, offset: u64, wanted: u64, most: u64) -> u64 {
-        self.bytes = if offset == self.next_offset { self.bytes.saturating_mul(2) } else { Self::RANDOM_BYTES };
+        self.bytes = if self.goes_on(offset) { self.bytes.saturating_mul(2) } else { Self::RANDOM_BYTES };
         self.bytes = self.bytes.max(wanted).min(most);
         self.next_offset = offset.saturating_add(self.bytes);
         self.bytes
+    }
+
+    /// Whether a read at `offset` only goes on where the last one ended. Any other may be a look at what has changed.
+    pub fn goes_on(&self, offset: u64) -> bool {
+        offset == self.next_offset
     }
 
     /// The first `bytes` bytes were fetched when the file was opened.
@@ -223,6 +228,7 @@ mod tests {
         let mut ahead = Ahead::opened_with(0);
         assert_eq!(ahead.next(0, 100, 1 << 18), 32 << 10);
         assert_eq!(ahead.next(32 << 10, 100, 1 << 18), 64 << 10);
+        assert!(ahead.goes_on(96 << 10) && !ahead.goes_on(0));
         assert_eq!(ahead.next(0, 100, 1 << 18), 4 << 10);
         assert_eq!(ahead.next(9, 1 << 20, 1 << 18), 1 << 18);
     }

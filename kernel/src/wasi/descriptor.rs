@@ -3,7 +3,7 @@
 use mote_abi::file::file_type;
 use mote_kernel_logic::{fd::rights, ramdisk::NodeId};
 
-use super::{directory::Listing, host_file::HostFile};
+use super::host_file::HostFile;
 use crate::guest::BootInfo;
 
 /// An open descriptor.
@@ -41,7 +41,8 @@ pub(super) struct Directory {
     pub(super) place: Place,
     /// The name of one that the program was given.
     pub(super) preopened: Option<&'static [u8]>,
-    pub(super) listing: Listing,
+    /// If it is known.
+    pub(super) inode: Option<u64>,
 }
 
 /// Which directory.

@@ -19,7 +19,7 @@ use mote_kernel_logic::{
 
 use super::{
     Wasi,
-    descriptor::{Directory, Object, Place},
+    descriptor::{Object, Place},
     linear::Linear,
 };
 use crate::hypercall;
@@ -27,17 +27,17 @@ use crate::hypercall;
 /// How much of a listing is fetched at once.
 const BATCH_BYTES: usize = 32 << 10;
 
-/// The last batch that the host sent.
+/// The last batch that the host sent, of whatever directory: one for all, so that open directories cost nothing.
 #[derive(Default)]
 pub(super) struct Listing {
     /// Entries as the host lays them out.
     batch: Vec<u8>,
+    /// Of which directory they are.
+    handle: Option<u32>,
     /// The host's cookie of the first.
     cookie: u64,
     /// Whether none follow.
     at_end: bool,
-    /// Of the directory itself, once it is known.
-    inode: Option<u64>,
 }
 
 pub(super) fn readdir(
@@ -50,85 +50,85 @@ pub(super) fn readdir(
     used: u32,
 ) -> Result<(), Errno> {
     memory.check(used, 4)?;
-    let directory = match &mut wasi.descriptor(fd, rights::FD_READDIR)?.object {
-        Object::Directory(directory) => directory,
-        _ => return Err(Errno::Badf),
-    };
+    wasi.descriptor(fd, rights::FD_READDIR)?;
+    let listing = &mut wasi.files.listing;
+    let Object::Directory(directory) = &mut wasi.fds.get_mut(fd)?.object else { return Err(Errno::Badf) };
     let target = memory.slice_mut(buffer, bytes)?;
     let mut filled = 0;
     match directory.place {
-        Place::Host(handle) => host(handle, directory, target, &mut filled, cookie)?,
+        Place::Host(handle) => {
+            if cookie >= FIRST_COOKIE || dots(handle, &mut directory.inode, target, &mut filled, cookie)? {
+                listing.put(handle, target, &mut filled, cookie.max(FIRST_COOKIE) - FIRST_COOKIE)?;
+            }
+        }
         Place::Ram(node) => ram(wasi, node, target, &mut filled, cookie)?,
     }
     memory.write_u32(used, filled as u32)
 }
 
-fn host(handle: u32, directory: &mut Directory, target: &mut [u8], filled: &mut usize, cookie: u64) -> Result<(), Errno> {
-    if cookie < FIRST_COOKIE && !directory.listing.dots(handle, target, filled, cookie)? {
-        return Ok(());
-    }
-    let listing = &mut directory.listing;
-    let mut cookie = cookie.max(FIRST_COOKIE) - FIRST_COOKIE;
-    // A listing from its beginning is a new one.
-    if cookie == 0 {
-        listing.fetch(handle, 0)?;
-    }
-    loop {
-        let mut rest = match listing.position(cookie) {
-            Some(position) => listing.batch.get(position..).unwrap_or(&[]),
-            None => {
-                listing.fetch(handle, cookie)?;
-                &listing.batch[..]
-            }
-        };
-        if rest.is_empty() && listing.at_end {
-            return Ok(());
+/// Puts `.` and `..`; the latter has the same inode, as what is outside is nobody's business. Whether all of it fitted.
+fn dots(handle: u32, inode: &mut Option<u64>, target: &mut [u8], filled: &mut usize, cookie: u64) -> Result<bool, Errno> {
+    let inode = match *inode {
+        Some(inode) => inode,
+        None => {
+            let stat: FileStat = hypercall::file(abi::FILE_STAT, &HandleArgs { handle, reserved: 0 }, &[])?;
+            *inode.insert(stat.inode)
         }
-        while let Some((entry, behind)) = Dirent::split(rest) {
-            let next_cookie = entry.next_cookie.saturating_add(FIRST_COOKIE);
-            if !(Dirent { next_cookie, ..entry }).put(target, filled) {
-                return Ok(());
-            }
-            cookie = entry.next_cookie;
-            rest = behind;
-        }
-        if listing.at_end {
-            return Ok(());
-        }
-        listing.fetch(handle, cookie)?;
-        if listing.batch.is_empty() && !listing.at_end {
-            return Err(Errno::Io);
+    };
+    for (next_cookie, name) in [(1, &b"."[..]), (FIRST_COOKIE, b"..")].into_iter().skip(cookie as usize) {
+        let entry = Dirent { next_cookie, inode, file_type: file_type::DIRECTORY, name };
+        if !entry.put(target, filled) {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 impl Listing {
-    /// Of a directory with this inode.
-    pub(super) fn of(inode: u64) -> Self {
-        Self { inode: Some(inode), ..Self::default() }
+    /// The handle is given back, and may be that of another directory soon.
+    pub(super) fn forget(&mut self, handle: u32) {
+        if self.handle == Some(handle) {
+            *self = Self::default();
+        }
     }
 
-    /// Puts `.` and `..`; the latter has the same inode, as what is outside is nobody's business.
-    fn dots(&mut self, handle: u32, target: &mut [u8], filled: &mut usize, cookie: u64) -> Result<bool, Errno> {
-        let inode = match self.inode {
-            Some(inode) => inode,
-            None => {
-                let arguments = HandleArgs { handle, reserved: 0 };
-                let stat: FileStat = hypercall::file(abi::FILE_STAT, &arguments, &[])?;
-                *self.inode.insert(stat.inode)
+    /// Puts the entries from the host's cookie `cookie` on, as far as they fit.
+    fn put(&mut self, handle: u32, target: &mut [u8], filled: &mut usize, mut cookie: u64) -> Result<(), Errno> {
+        // A listing from its beginning is a new one.
+        if cookie == 0 {
+            self.fetch(handle, 0)?;
+        }
+        loop {
+            let mut rest = match self.position(handle, cookie) {
+                Some(position) => self.batch.get(position..).unwrap_or(&[]),
+                None => {
+                    self.fetch(handle, cookie)?;
+                    &self.batch[..]
+                }
+            };
+            while let Some((entry, behind)) = Dirent::split(rest) {
+                let next_cookie = entry.next_cookie.saturating_add(FIRST_COOKIE);
+                if !(Dirent { next_cookie, ..entry }).put(target, filled) {
+                    return Ok(());
+                }
+                cookie = entry.next_cookie;
+                rest = behind;
             }
-        };
-        for (next_cookie, name) in [(1, &b"."[..]), (FIRST_COOKIE, b"..")].into_iter().skip(cookie as usize) {
-            let entry = Dirent { next_cookie, inode, file_type: file_type::DIRECTORY, name };
-            if !entry.put(target, filled) {
-                return Ok(false);
+            if self.at_end {
+                return Ok(());
+            }
+            self.fetch(handle, cookie)?;
+            if self.batch.is_empty() && !self.at_end {
+                return Err(Errno::Io);
             }
         }
-        Ok(true)
     }
 
     /// Where in the batch the entry with the host's cookie `cookie` begins.
-    fn position(&self, cookie: u64) -> Option<usize> {
+    fn position(&self, handle: u32, cookie: u64) -> Option<usize> {
+        if self.handle != Some(handle) {
+            return None;
+        }
         let mut rest = &self.batch[..];
         if cookie == self.cookie {
             return Some(0);
@@ -145,11 +145,12 @@ impl Listing {
     fn fetch(&mut self, handle: u32, cookie: u64) -> Result<(), Errno> {
         let bytes = BATCH_BYTES.min(DATA_BYTES);
         let arguments = TransferArgs { handle, buffer: MAILBOX_BUFFER, bytes: bytes as u32, flags: 0, offset: cookie };
+        (self.handle, self.at_end) = (None, false);
         self.batch.clear();
         let result: TransferResult = hypercall::file(abi::DIRECTORY_LIST, &arguments, &[])?;
         self.batch.resize((result.bytes as usize).min(bytes), 0);
         hypercall::copy_out(MAILBOX_BUFFER, 0, &mut self.batch);
-        (self.cookie, self.at_end) = (cookie, result.at_end == 1);
+        (self.handle, self.cookie, self.at_end) = (Some(handle), cookie, result.at_end == 1);
         Ok(())
     }
 }

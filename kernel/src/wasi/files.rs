@@ -8,6 +8,7 @@ use mote_abi::{
         self as abi,
         files::{HandleArgs, change, fstflags},
     },
+    ring,
 };
 use mote_kernel_logic::{fd::rights, ramdisk::NodeId};
 use zerocopy::IntoBytes;
@@ -83,7 +84,7 @@ pub(super) fn write(wasi: &mut Wasi, memory: &mut Linear<'_>, fd: u32, iovs: u32
     let flags = wasi.descriptor(fd, rights::FD_WRITE)?.flags;
     let total = memory.iovecs_bytes(iovs, count)?;
     memory.check(done, 4)?;
-    let (files, ram) = (&mut wasi.files, &mut wasi.ram);
+    let (files, ram, boot) = (&mut wasi.files, &mut wasi.ram, wasi.boot);
     let parts = || memory.parts(iovs, count);
     let written = match &mut wasi.fds.get_mut(fd)?.object {
         Object::File(file) if !file.writable => return Err(Errno::Badf),
@@ -95,8 +96,8 @@ pub(super) fn write(wasi: &mut Wasi, memory: &mut Linear<'_>, fd: u32, iovs: u32
             file.position = start.saturating_add(u64::from(written));
             written
         }
-        Object::Stdout => streams::write(mote_abi::ring::Stream::Stdout, 1, parts())?,
-        Object::Stderr => streams::write(mote_abi::ring::Stream::Stderr, 2, parts())?,
+        Object::Stdout => streams::write(files, boot, ring::Stream::Stdout, 1, parts())?,
+        Object::Stderr => streams::write(files, boot, ring::Stream::Stderr, 2, parts())?,
         Object::Connection { handle } => sockets::send_from(*handle, parts(), sockets::wait_flag(flags))?,
         Object::Listener { .. } => return Err(Errno::Notconn),
         Object::Stdin | Object::Directory(_) => return Err(Errno::Badf),
@@ -297,7 +298,10 @@ fn release(files: &mut Shared, ram: &mut Option<Disk>, object: Object) -> Result
             file.close()
         }
         Object::Directory(directory) => match directory.place {
-            Place::Host(handle) => post_close(handle),
+            Place::Host(handle) => {
+                files.listing.forget(handle);
+                post_close(handle)
+            }
             Place::Ram(node) => release_node(ram, node),
         },
         Object::RamFile(file) => release_node(ram, file.node),

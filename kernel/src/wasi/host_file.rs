@@ -21,6 +21,7 @@ use mote_abi::{
 use mote_kernel_logic::window::{Ahead, FileId, Hit, Moment, Windows};
 use zerocopy::IntoBytes;
 
+use super::directory::Listing;
 use crate::{clock, console, guest, hypercall};
 
 /// Writes up to this size are posted; larger ones go through the mailbox, which takes more at once.
@@ -34,6 +35,7 @@ pub(super) struct Shared {
     pub(super) windows: Windows<{ WINDOWS as usize }>,
     /// Counts what may change the attributes of any file.
     pub(super) changes: u64,
+    pub(super) listing: Listing,
 }
 
 /// An open file, or anything else that has a path on the host and is no directory.
@@ -154,11 +156,16 @@ impl HostFile {
     }
 
     fn fetch(&mut self, shared: &mut Shared, offset: u64, wanted: usize) -> Result<Hit, Errno> {
+        let goes_on = self.ahead.goes_on(offset);
         let bytes = self.ahead.next(offset, wanted as u64, WINDOW_BYTES) as u32;
         let window = shared.windows.victim(self.id);
         let buffer = window_buffer(window);
         let arguments = TransferArgs { handle: self.handle, buffer, bytes, flags: 0, offset };
         let result: TransferResult = hypercall::file(abi::FILE_READ, &arguments, &[])?;
+        if !goes_on {
+            // Others may say in one file that they have changed another.
+            hypercall::note_tidings();
+        }
         let (got, at_end) = (u64::from(result.bytes.min(bytes)), result.at_end == 1);
         shared.windows.fill(window, self.id, offset, got, at_end, now());
         Ok(Hit { window, start: 0, bytes: got, at_end })

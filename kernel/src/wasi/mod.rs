@@ -72,9 +72,8 @@ impl Wasi {
         let listeners = (0..boot.listeners()).map(|handle| (Object::Listener { handle }, fdflags::NONBLOCK));
         let host = (boot.listeners()..).zip(boot.directories().iter()).map(|(handle, name)| (Place::Host(handle), name));
         let ram = wasi.ram.is_some().then_some((Place::Ram(ram::ROOT), &b"/"[..]));
-        let directories = host
-            .chain(ram)
-            .map(|(place, name)| (Object::Directory(Directory { place, preopened: Some(name), listing: Default::default() }), 0));
+        let directories =
+            host.chain(ram).map(|(place, name)| (Object::Directory(Directory { place, preopened: Some(name), inode: None }), 0));
         for (object, flags) in streams.into_iter().chain(listeners).chain(directories) {
             let added = wasi.fds.insert(Descriptor::new(object, flags));
             added.map_err(|_| String::from("it is given more directories and sockets than there are descriptors"))?;

@@ -14,7 +14,6 @@ use zerocopy::IntoBytes;
 use super::{
     Disk, Wasi,
     descriptor::{Descriptor, Directory, Object, Place, RamFile},
-    directory::Listing,
     files::{check_times, times},
     host_file::{HostFile, window_buffer},
     linear::Linear,
@@ -54,7 +53,7 @@ pub(super) fn open(
             let disk = wasi.ram.as_mut().ok_or(Errno::Badf)?;
             let node = disk.open(node, path, follow, oflags, how.may_write(), clock::realtime_ns())?;
             match disk.stat(node)?.file_type {
-                file_type::DIRECTORY => directory_object(Place::Ram(node), Listing::default()),
+                file_type::DIRECTORY => directory_object(Place::Ram(node), None),
                 _ => Object::RamFile(RamFile { node, position: 0, readable: how.read, writable: how.write }),
             }
         }
@@ -103,7 +102,7 @@ fn open_host(wasi: &mut Wasi, directory: u32, path: &str, how: &How) -> Result<O
     }
     let result: OpenResult = hypercall::file(abi::FILE_OPEN, &arguments, &[path.as_bytes()])?;
     if result.stat.file_type == file_type::DIRECTORY {
-        return Ok(directory_object(Place::Host(result.handle), Listing::of(result.stat.inode)));
+        return Ok(directory_object(Place::Host(result.handle), Some(result.stat.inode)));
     }
     let mut file = HostFile::new(&result, how.read, how.write, how.flags, window, &mut wasi.files);
     if how.oflags & oflags::TRUNC != 0 {
@@ -119,8 +118,8 @@ fn open_host(wasi: &mut Wasi, directory: u32, path: &str, how: &How) -> Result<O
     Ok(Object::File(file))
 }
 
-fn directory_object(place: Place, listing: Listing) -> Object {
-    Object::Directory(Directory { place, preopened: None, listing })
+fn directory_object(place: Place, inode: Option<u64>) -> Object {
+    Object::Directory(Directory { place, preopened: None, inode })
 }
 
 pub(super) fn filestat_get(

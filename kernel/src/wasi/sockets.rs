@@ -69,7 +69,11 @@ pub(super) fn recv(
     let mut total = 0;
     if how & riflags::RECV_WAITALL != 0 && how & riflags::RECV_PEEK == 0 {
         for vector in vectors {
-            let bytes = receive_into(handle, memory.slice_mut(vector.pointer, vector.bytes)?, flags)?;
+            let bytes = match receive_into(handle, memory.slice_mut(vector.pointer, vector.bytes)?, flags) {
+                // What came is told first; the next call meets the error.
+                Err(_) if total > 0 => break,
+                received => received?,
+            };
             total += bytes as u32;
             if bytes < vector.bytes as usize {
                 break;

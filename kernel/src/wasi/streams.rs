@@ -3,11 +3,15 @@
 use mote_abi::{errno::Errno, file::fdflags, ring};
 
 use super::{
+    host_file::Shared,
     linear::{IoVec, Linear},
     poll,
     stdin::Stdin,
 };
-use crate::{console, guest};
+use crate::{
+    console,
+    guest::{self, BootInfo},
+};
 
 /// Reads standard input; only the first read may block: what came already is not held back for more.
 pub(super) fn read(stdin: &mut Stdin, memory: &mut Linear<'_>, vectors: &[IoVec], flags: u16) -> Result<u32, Errno> {
@@ -29,9 +33,20 @@ pub(super) fn read(stdin: &mut Stdin, memory: &mut Linear<'_>, vectors: &[IoVec]
 }
 
 /// Writes to a stream whose number among the standard streams is `index`.
-pub(super) fn write<'a>(stream: ring::Stream, index: u32, parts: impl Iterator<Item = &'a [u8]>) -> Result<u32, Errno> {
+pub(super) fn write<'a>(
+    files: &mut Shared,
+    boot: BootInfo,
+    stream: ring::Stream,
+    index: u32,
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> Result<u32, Errno> {
     if guest::is_broken(index) {
         return Err(Errno::Pipe);
+    }
+    // The module may read the same file.
+    if let Some(file) = boot.output_file(index) {
+        files.windows.forget(file);
+        files.changes += 1;
     }
     let mut total = 0u32;
     for part in parts {

@@ -142,6 +142,12 @@ impl OutputService {
         self.publish(memory)
     }
 
+    /// Gives up what the standard streams do not take, and does what was posted to files behind it.
+    pub(crate) fn abandon_streams(&mut self, memory: &GuestMemoryMmap) -> Result<(), DrainError> {
+        (self.stdout.broken, self.stderr.broken) = (true, true);
+        self.drain(memory, Patience::None)
+    }
+
     /// Where the records end that the guest has published.
     fn published(&self, memory: &GuestMemoryMmap) -> Result<u64, DrainError> {
         let head: u64 = memory.load(GuestAddress(RING_HEAD.start), Ordering::Acquire)?;

@@ -44,7 +44,12 @@ pub(super) fn receive(
     loop {
         let area = Area { start: GuestAddress(transfer.area.start.0 + done as u64), bytes: transfer.area.bytes - done };
         let how = if transfer.peek { Received::Stays } else { Received::Taken };
-        let bytes = wait::retry(fd, PollFlags::IN, transfer.nonblocking, control, || memory::receive(fd, memory, area, how))?;
+        let received = wait::retry(fd, PollFlags::IN, transfer.nonblocking, control, || memory::receive(fd, memory, area, how));
+        let bytes = match received {
+            // What came is told first; the next call meets the error.
+            Err(Refusal::Errno(_)) if done > 0 => 0,
+            received => received?,
+        };
         done += bytes;
         if bytes == 0 || !whole || done == transfer.area.bytes {
             return Ok(answer(done));

@@ -9,7 +9,7 @@ use mote_abi::errno::Errno;
 use super::Budget;
 
 /// What is copied at most when a byte is written.
-pub(super) const CHUNK_BYTES: u64 = 64 << 10;
+pub(super) const CHUNK_BYTES: u64 = 32 << 10;
 /// A chunk starts with as many bytes and doubles, so that small files take little.
 const SMALLEST_BYTES: u64 = 512;
 /// What a chunk takes beside its bytes: its place in the map, which is at least half full.

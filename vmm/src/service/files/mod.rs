@@ -166,13 +166,18 @@ impl FileService {
         match request {
             FileRequest::Open(request) => self.open(&request, memory),
             FileRequest::Close { handle } => self.close(handle).map(|()| ok()),
-            FileRequest::Stat { handle } => Ok(Response::new(status::OK, &stat(self.get(handle)?.fd())?, 0)),
+            FileRequest::Stat { handle } => match &*self.get(handle)? {
+                // The kernel knows all that there is to know of a socket.
+                Open::Listener(_) | Open::Connection(_) => Err(Errno::Badf.into()),
+                open => Ok(Response::new(status::OK, &stat(open.fd())?, 0)),
+            },
             FileRequest::Read(transfer) => transfer::read(self.get(transfer.handle)?.file()?, &transfer, memory, control),
             FileRequest::Write(transfer) => transfer::write(self.get(transfer.handle)?.file()?, &transfer, memory, control),
             FileRequest::Change { handle, change } => change::change(&*self.get(handle)?, change).map(|()| ok()),
             FileRequest::List(transfer) => directory::list(self.get(transfer.handle)?.directory()?, &transfer, memory),
             FileRequest::Path { directory, path, operation } => self.path(directory, &path, operation, memory),
             FileRequest::Accept { handle, nonblocking } => {
+                self.check_room()?;
                 let connection = match &*self.get(handle)? {
                     Open::Listener(listener) => sockets::accept(listener, nonblocking, control)?,
                     _ => return Err(Errno::Notsock.into()),

@@ -13,7 +13,10 @@ use mote_abi::{
 use rustix::fs::OFlags;
 use vm_memory::GuestMemoryMmap;
 
-use super::{Directory, FileService, Open, OpenFile, Refusal, stat, transfer};
+use super::{
+    Directory, FileService, Open, OpenFile, Refusal, stat,
+    transfer::{self, Read},
+};
 use crate::request;
 
 impl FileService {
@@ -36,10 +39,10 @@ impl FileService {
         let mut result = OpenResult { stat, ..OpenResult::default() };
         if regular && request.ahead.bytes > 0 {
             // What cannot be read now is read, and its error told, when the guest asks for it.
-            if let Ok(bytes) = transfer::read_at(&open.file, memory, request.ahead, 0) {
+            if let Ok(Read { bytes, at_end }) = transfer::read_at(&open.file, memory, request.ahead, 0) {
                 result.ahead_bytes = u32::try_from(bytes).unwrap_or(0);
                 result.was_read = 1;
-                result.at_end = u32::from(bytes < request.ahead.bytes);
+                result.at_end = u32::from(at_end);
             }
         }
         result.handle = self.insert(Open::File(open))?;

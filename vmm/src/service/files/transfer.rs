@@ -25,30 +25,36 @@ pub(super) fn read(
     memory: &GuestMemoryMmap,
     control: &Control,
 ) -> Result<Response, Refusal> {
-    let bytes = if file.regular {
-        read_at(&file.file, memory, transfer.area, transfer.offset)?
-    } else {
-        wait::retry(file.file.as_fd(), PollFlags::IN, transfer.nonblocking, control, || {
-            memory::read_stream(file.file.as_fd(), memory, transfer.area)
-        })?
-    };
-    let at_end = file.regular && bytes < transfer.area.bytes;
-    Ok(answer(bytes, at_end, 0))
+    if file.regular {
+        let Read { bytes, at_end } = read_at(&file.file, memory, transfer.area, transfer.offset)?;
+        return Ok(answer(bytes, at_end, 0));
+    }
+    let bytes = wait::retry(file.file.as_fd(), PollFlags::IN, transfer.nonblocking, control, || {
+        memory::read_stream(file.file.as_fd(), memory, transfer.area)
+    })?;
+    Ok(answer(bytes, false, 0))
 }
 
-/// Reads from a position, all that there is up to the size of the area.
-pub(super) fn read_at(file: &File, memory: &GuestMemoryMmap, area: Area, offset: u64) -> Result<usize, Errno> {
-    let mut done = 0;
-    while done < area.bytes {
-        match memory::read_at(file.as_fd(), memory, rest(area, done), offset.saturating_add(done as u64)) {
-            Ok(0) => break,
-            Ok(bytes) => done += bytes,
+/// What a read from a position came to.
+pub(super) struct Read {
+    pub(super) bytes: usize,
+    /// Whether the file ends behind them.
+    pub(super) at_end: bool,
+}
+
+/// Reads from a position, all that there is up to the size of the area. An error after some bytes is left to the next read.
+pub(super) fn read_at(file: &File, memory: &GuestMemoryMmap, area: Area, offset: u64) -> Result<Read, Errno> {
+    let mut bytes = 0;
+    while bytes < area.bytes {
+        match memory::read_at(file.as_fd(), memory, rest(area, bytes), offset.saturating_add(bytes as u64)) {
+            Ok(0) => return Ok(Read { bytes, at_end: true }),
+            Ok(more) => bytes += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) if done > 0 => break,
+            Err(_) if bytes > 0 => break,
             Err(error) => return Err(errno::of(&error)),
         }
     }
-    Ok(done)
+    Ok(Read { bytes, at_end: false })
 }
 
 /// Writes as much as can be, at least one byte.
