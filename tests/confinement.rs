@@ -41,12 +41,13 @@ fn required() -> bool {
 /// Some fields of each thread's status, by name of the thread.
 fn threads(process: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     let status = |directory: fs::DirEntry| {
-        let text = fs::read_to_string(directory.path().join("status")).unwrap();
+        // A thread of KVM may end meanwhile.
+        let text = fs::read_to_string(directory.path().join("status")).ok()?;
         let fields = text.lines().filter_map(|line| line.split_once(":\t"));
         let fields: BTreeMap<String, String> = fields.map(|(name, value)| (name.into(), value.trim().into())).collect();
-        (fields["Name"].clone(), fields)
+        Some((fields["Name"].clone(), fields))
     };
-    fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|directory| status(directory.unwrap())).collect()
+    fs::read_dir(format!("/proc/{process}/task")).unwrap().filter_map(|directory| status(directory.unwrap())).collect()
 }
 
 /// Starts a module that prints a line and spins; it has been entered when this returns.

@@ -27,6 +27,7 @@ mod control;
 mod directory;
 mod ending;
 mod exit;
+mod housekeeping;
 mod image;
 pub mod inspect;
 mod kvm;

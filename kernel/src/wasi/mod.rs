@@ -2,6 +2,7 @@
 //!
 //! This file is the table of all 46 functions with their types; the others implement them.
 
+mod attributes;
 mod clocks;
 mod descriptor;
 mod descriptors;
@@ -132,17 +133,17 @@ preview1! {
     fd_fdstat_get(fd: i32, stat: i32) => descriptors::fdstat_get;
     fd_fdstat_set_flags(fd: i32, flags: i32) => descriptors::fdstat_set_flags;
     fd_fdstat_set_rights(fd: i32, base: i64, inheriting: i64) => descriptors::fdstat_set_rights;
-    fd_filestat_get(fd: i32, stat: i32) => files::filestat_get;
+    fd_filestat_get(fd: i32, stat: i32) => attributes::filestat_get;
     fd_seek(fd: i32, offset: i64, whence: i32, position: i32) => files::seek;
     fd_tell(fd: i32, position: i32) => files::tell;
     fd_pread(fd: i32, iovs: i32, count: i32, offset: i64, done: i32) => files::pread;
     fd_pwrite(fd: i32, iovs: i32, count: i32, offset: i64, done: i32) => files::pwrite;
-    fd_advise(fd: i32, offset: i64, length: i64, advice: i32) => files::advise;
-    fd_allocate(fd: i32, offset: i64, length: i64) => files::allocate;
-    fd_datasync(fd: i32) => files::datasync;
-    fd_sync(fd: i32) => files::sync;
-    fd_filestat_set_size(fd: i32, bytes: i64) => files::filestat_set_size;
-    fd_filestat_set_times(fd: i32, accessed: i64, modified: i64, flags: i32) => files::filestat_set_times;
+    fd_advise(fd: i32, offset: i64, length: i64, advice: i32) => attributes::advise;
+    fd_allocate(fd: i32, offset: i64, length: i64) => attributes::allocate;
+    fd_datasync(fd: i32) => attributes::datasync;
+    fd_sync(fd: i32) => attributes::sync;
+    fd_filestat_set_size(fd: i32, bytes: i64) => attributes::filestat_set_size;
+    fd_filestat_set_times(fd: i32, accessed: i64, modified: i64, flags: i32) => attributes::filestat_set_times;
     fd_prestat_get(fd: i32, prestat: i32) => descriptors::prestat_get;
     fd_prestat_dir_name(fd: i32, path: i32, bytes: i32) => descriptors::prestat_dir_name;
     fd_readdir(fd: i32, buffer: i32, bytes: i32, cookie: i64, used: i32) => directory::readdir;

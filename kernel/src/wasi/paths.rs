@@ -13,8 +13,8 @@ use zerocopy::IntoBytes;
 
 use super::{
     Disk, Wasi,
+    attributes::{check_times, times},
     descriptor::{Descriptor, Directory, Object, Place, RamFile},
-    files::{check_times, times},
     host_file::{HostFile, window_buffer},
     linear::Linear,
 };
