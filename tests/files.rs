@@ -134,7 +134,7 @@ fn what_was_written_behind_blocked_output_is_kept() {
     let print = "(loop $again (drop (call $write (i32.const 1) (i32.const 50000)))
       (br_if $again (i32.lt_u (local.tee $other (i32.add (local.get $other) (i32.const 1))) (i32.const 3))))";
     let module = module_file(program("f", "12345", &format!("{CREATE} {print} {WRITE} (loop $again (br $again))")));
-    let mut child = command(&["--timeout", "1s"], directory.path(), module.path()).spawn().unwrap();
+    let mut child = command(&["--timeout", "5s"], directory.path(), module.path()).spawn().unwrap();
     let stdout = child.stdout.take();
     finish(child).expect(124);
     drop(stdout);
