@@ -10,7 +10,7 @@ mod support {
 use std::{fs, path::Path};
 
 use support::{
-    command::{Outcome, finish, module_file, mote, payload, run, run_payload, run_with_input},
+    command::{Outcome, finish, module_file, mote, payload, payload_line, run, run_payload, run_with_input},
     kvm,
 };
 
@@ -297,4 +297,23 @@ fn the_log_has_the_guests_lines_at_its_level_only() {
         run_payload(&["--log", level], "hello.wat", &[]).expect_output("Hello from a micro VM!\n");
     }
     run_payload(&["--log", "trace"], "hello.wat", &[]).expect(0);
+}
+
+/// Whether anybody reads what mote says does not change what happened.
+#[test]
+fn a_status_is_told_without_standard_error() {
+    if !kvm::usable() {
+        return;
+    }
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for (line, status) in [
+        (payload_line(&["--stats"], "hello.wat", &[]), 0),
+        (payload_line(&["--timeout", "200ms"], "spin.wat", &[]), 124),
+        (vec!["run".into(), "/nowhere.wasm".into()], 126),
+        (payload_line(&["--log", "trace"], "hello.wat", &[]), 0),
+    ] {
+        let child = mote(&line).stderr(full()).spawn().unwrap();
+        assert_eq!(finish(child).status, Some(status), "{line:?}");
+    }
+    assert_eq!(finish(mote(["doctor"]).stdout(full()).spawn().unwrap()).status, Some(0));
 }

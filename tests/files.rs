@@ -504,6 +504,27 @@ fn a_listener_waits_and_serves() {
     finish(child).expect_output("ping");
 }
 
+/// Files of procfs are the memory and the descriptors of the process that runs the VM.
+#[test]
+fn the_vmm_is_not_reached_through_proc() {
+    if !kvm::usable() || !Path::new("/proc/self/mem").exists() {
+        return;
+    }
+    const ACCES: i32 = 2;
+    let module = module_file(program(
+        "self/mem",
+        "",
+        "(call $proc_exit (call $open (i32.const 8) (i32.const 0) (i64.const 2) (i32.const 0)))",
+    ));
+    assert_eq!(finish(command(&[], Path::new("/proc"), module.path()).spawn().unwrap()).status, Some(ACCES));
+    let module = module_file(program(
+        "proc/self/mem",
+        "",
+        "(call $proc_exit (call $open (i32.const 13) (i32.const 0) (i64.const 2) (i32.const 0)))",
+    ));
+    assert_eq!(finish(command(&[], Path::new("/"), module.path()).spawn().unwrap()).status, Some(ACCES));
+}
+
 /// More subscriptions to one stream than a process may have descriptors.
 #[test]
 fn waiting_for_a_stream_many_times_ends_with_the_deadline() {
@@ -549,6 +570,7 @@ fn what_cannot_be_given_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     run(&["--tcplisten", &address]).complains(125, &format!("cannot listen at {address}"));
+    run(&["--dir", "/tmp::/d", "--dir-ro", "/::/d"]).complains(2, "two directories as \"/d\"");
     for wrong in [&["--dir", ""][..], &["--dir", "::x"], &["--dir-ro", "x::"], &["--tcplisten", "80"]] {
         assert_eq!(run(wrong).status, Some(2), "{wrong:?}");
     }

@@ -220,7 +220,7 @@ fn handles_are_bounded() {
     assert_eq!(Verdict::of(&opened(3, config).ending), Verdict::Exited(0));
     let mut config = fixture.config(Access::ReadOnly, self::config());
     config.limits.open_files = 3;
-    assert_eq!(Verdict::of(&opened(4, config).ending), Verdict::Exited(u32::from(mote_abi::errno::Errno::Nfile.code())));
+    assert_eq!(Verdict::of(&opened(4, config).ending), Verdict::Exited(u32::from(mote_abi::errno::Errno::Mfile.code())));
 }
 
 /// Each request about a handle that is not there is answered, whatever it is.

@@ -1,6 +1,7 @@
 //! What a VM is made for: arguments, streams, limits.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::TcpListener,
     os::fd::OwnedFd,
@@ -209,6 +210,12 @@ pub enum ConfigError {
         /// The name.
         name: String,
     },
+    /// Two directories, or a directory and the ramdisk, of one name.
+    #[error("the program would see two directories as {name:?}; give one of them another name, as HOST::GUEST")]
+    DirectoryName {
+        /// The name.
+        name: String,
+    },
     /// Too many or too long strings.
     #[error("arguments, environment and names of directories take {bytes} bytes, at most {} can be passed", CONFIG.bytes())]
     TooLarge {
@@ -231,7 +238,15 @@ pub(crate) struct Strings {
 impl Config {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let bytes = self.limits.ram_bytes;
-        if (MIN_RAM_BYTES..=MAX_RAM_BYTES).contains(&bytes) { Ok(()) } else { Err(ConfigError::Ram { bytes }) }
+        if !(MIN_RAM_BYTES..=MAX_RAM_BYTES).contains(&bytes) {
+            return Err(ConfigError::Ram { bytes });
+        }
+        let ramdisk = self.ramdisk.as_ref().map(|_| "/");
+        let mut names = BTreeSet::new();
+        match self.directories.iter().map(|directory| &*directory.guest).chain(ramdisk).find(|name| !names.insert(*name)) {
+            Some(name) => Err(ConfigError::DirectoryName { name: name.into() }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn strings(&self) -> Result<Strings, ConfigError> {

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,6 +33,14 @@ pub enum RamdiskError {
     NotArchive {
         /// Which file.
         path: PathBuf,
+    },
+    /// A compressed archive.
+    #[error("the ramdisk {} is compressed: unpack it first, as by `{tool} -d`", shown(path))]
+    Compressed {
+        /// Which file.
+        path: PathBuf,
+        /// What unpacks it.
+        tool: &'static str,
     },
     /// More than the guest has addresses for.
     #[error("the ramdisk {} is too large: {bytes} bytes, at most {} can be mapped", shown(path), RAMDISK.bytes())]
@@ -70,6 +78,11 @@ impl Ramdisk {
         if bytes > RAMDISK.bytes() {
             return Err(RamdiskError::TooLarge { path: path.into(), bytes });
         }
+        let mut start = [0; 6];
+        let read = file.read_at(&mut start, 0).map_err(read_error)?;
+        if let Some(tool) = compressor(start.get(..read).unwrap_or(&[])) {
+            return Err(RamdiskError::Compressed { path: path.into(), tool });
+        }
         Ok(Arc::new(Self { mapping: Mapping::file("the ramdisk", file.as_fd(), bytes)?, bytes }))
     }
 
@@ -81,6 +94,13 @@ impl Ramdisk {
     pub(crate) fn mapping(&self) -> &Mapping {
         &self.mapping
     }
+}
+
+/// What made a file that begins like this.
+fn compressor(start: &[u8]) -> Option<&'static str> {
+    const MAGIC: [(&[u8], &str); 4] =
+        [(b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2")];
+    MAGIC.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, tool)| *tool)
 }
 
 #[cfg(test)]
@@ -96,6 +116,9 @@ mod tests {
         let empty = directory.path().join("empty.tar");
         File::create(&empty).unwrap();
         assert!(message(&empty).contains("not empty"));
+        let compressed = directory.path().join("a.tar.gz");
+        std::fs::write(&compressed, b"\x1f\x8b\x08\0").unwrap();
+        assert!(message(&compressed).contains("`gzip -d`"));
         let large = File::create(directory.path().join("large.tar")).unwrap();
         large.set_len(RAMDISK.bytes() + 1).unwrap();
         assert!(message(&directory.path().join("large.tar")).contains("too large"));

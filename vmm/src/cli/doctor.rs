@@ -1,6 +1,11 @@
 //! `mote doctor`: can this machine run micro VMs, how, and what mends it.
 
-use std::{fs, process::ExitCode, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use mote_vmm::{Config, ConfinementSupport, Ending, KernelImage, KvmError, Module, Vm};
 
@@ -9,16 +14,23 @@ use super::status;
 /// A module that does nothing, successfully.
 const TRIAL: &str = r#"(module (func (export "_start")))"#;
 
+/// Prints a line as soon as it is known; a reader that went away does not matter to what is found out.
+macro_rules! line {
+    ($($text:tt)*) => {{
+        let _nobody_reads_it = writeln!(io::stdout(), $($text)*);
+    }};
+}
+
 /// Checks step by step; the first that fails is explained.
 pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
-    println!("processor          {}", processor());
-    println!("virtualization     {}", virtualization());
+    line!("processor          {}", processor());
+    line!("virtualization     {}", virtualization());
     match mote_vmm::open_kvm() {
-        Ok(_) => println!("/dev/kvm           usable"),
+        Ok(_) => line!("/dev/kvm           usable"),
         Err(error) => return Ok(unusable(&error)),
     }
-    println!("huge pages         {}", huge_pages());
-    println!(
+    line!("huge pages         {}", huge_pages());
+    line!(
         "time-stamp counter {}",
         if cpu_flag("nonstop_tsc") {
             "invariant: clocks cost no exit"
@@ -27,19 +39,19 @@ pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
         }
     );
     let ConfinementSupport { seccomp, landlock_abi } = ConfinementSupport::probe();
-    println!("seccomp            {}", seccomp.map_or_else(|error| error.to_string(), |()| "usable".into()));
-    println!("Landlock           {}", landlock_abi.map_or_else(|error| error.to_string(), |abi| format!("usable, ABI {abi}")));
+    line!("seccomp            {}", seccomp.map_or_else(|error| error.to_string(), |()| "usable".into()));
+    line!("Landlock           {}", landlock_abi.map_or_else(|error| error.to_string(), |abi| format!("usable, ABI {abi}")));
     let kernel = KernelImage::embedded()?;
     let module = Module::from_bytes("trial".as_ref(), TRIAL.into())?;
     Ok(match trial(&kernel, &module) {
         Ok(()) => {
-            println!("trial VM           ran");
-            println!("This machine can run micro VMs.");
+            line!("trial VM           ran");
+            line!("This machine can run micro VMs.");
             ExitCode::SUCCESS
         }
         Err(what) => {
-            println!("trial VM           failed: {what}");
-            println!("KVM is there, but a VM does not run on it. Please report this with the lines above.");
+            line!("trial VM           failed: {what}");
+            line!("KVM is there, but a VM does not run on it. Please report this with the lines above.");
             ExitCode::from(status::FAILURE)
         }
     })
@@ -54,8 +66,8 @@ fn trial(kernel: &Arc<KernelImage>, module: &Arc<Module>) -> Result<(), String> 
 }
 
 fn unusable(error: &KvmError) -> ExitCode {
-    println!("/dev/kvm           not usable");
-    println!("{error}");
+    line!("/dev/kvm           not usable");
+    line!("{error}");
     ExitCode::from(status::FAILURE)
 }
 

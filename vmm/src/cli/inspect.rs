@@ -11,7 +11,7 @@ pub(crate) fn inspect(path: &Path) -> anyhow::Result<ExitCode> {
     let inspection = match parse(path) {
         Ok(inspection) => inspection,
         Err(error) => {
-            eprintln!("mote: {error}");
+            super::say(format_args!("mote: {error}\n"));
             return Ok(ExitCode::from(status::REJECTED));
         }
     };

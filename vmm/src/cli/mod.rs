@@ -7,7 +7,7 @@ mod stats;
 
 use std::{
     ffi::{OsStr, OsString},
-    io,
+    fmt, io,
     net::SocketAddr,
     os::unix::ffi::OsStrExt,
     path::PathBuf,
@@ -219,7 +219,7 @@ pub(crate) fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("mote: {error:#}");
+            say(format_args!("mote: {}\n", chain(&error)));
             ExitCode::from(status::FAILURE)
         }
     }
@@ -238,6 +238,20 @@ fn man(command: Option<&str>) -> anyhow::Result<ExitCode> {
     let mut roff = Vec::new();
     clap_mangen::Man::new(page).render(&mut roff)?;
     print(&roff)
+}
+
+/// Writes to standard error. That it cannot be written changes nothing about what happened.
+fn say(text: fmt::Arguments<'_>) {
+    use io::Write;
+    let _nobody_reads_it = io::stderr().write_fmt(text);
+}
+
+/// An error and its causes, but for those that it names itself.
+fn chain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// Writes to standard output; a reader that went away is no failure.
@@ -259,7 +273,12 @@ fn init_log(level: LogArg) {
         LogArg::Trace => LevelFilter::TRACE,
     };
     let to_terminal = io::IsTerminal::is_terminal(&io::stderr());
-    tracing_subscriber::fmt().with_max_level(filter).with_writer(io::stderr).with_ansi(to_terminal).init();
+    tracing_subscriber::fmt()
+        .with_max_level(filter)
+        .with_writer(io::stderr)
+        .with_ansi(to_terminal)
+        .log_internal_errors(false)
+        .init();
 }
 
 impl From<LogArg> for mote_vmm::LogLevel {

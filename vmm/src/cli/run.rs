@@ -18,7 +18,7 @@ use mote_vmm::{
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{DirectoryArg, RunArgs, StatsFormat, stats, status};
+use super::{DirectoryArg, RunArgs, StatsFormat, chain, say, stats, status};
 
 /// When the phases before the VM happened.
 #[derive(Debug, Clone, Copy)]
@@ -106,17 +106,17 @@ pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
         Ok(report) => {
             let (code, message) = judge(&report.ending);
             if let Some(message) = message {
-                eprintln!("mote: {name}: {message}");
+                say(format_args!("mote: {name}: {message}\n"));
             }
             match format {
-                Some(StatsFormat::Table) => eprint!("{}", stats::table(&timeline, &report)),
-                Some(StatsFormat::Json) => eprintln!("{}", stats::json(&timeline, &report, code)),
+                Some(StatsFormat::Table) => say(format_args!("{}", stats::table(&timeline, &report))),
+                Some(StatsFormat::Json) => say(format_args!("{}\n", stats::json(&timeline, &report, code))),
                 None => {}
             }
             code
         }
         Err(Failure { status, error }) => {
-            eprintln!("mote: {error:#}");
+            say(format_args!("mote: {}\n", chain(&error)));
             status
         }
     }

@@ -134,6 +134,8 @@ impl Open {
 #[derive(Debug)]
 pub(crate) struct FileService {
     table: Mutex<Table>,
+    /// The device of /proc, if there is one: its files are, or lead to, the memory and the descriptors of this process.
+    proc_device: Option<u64>,
     /// How many posted writes failed, ever.
     failed_writes: AtomicU64,
     /// Whether one of them failed of which the guest was never told.
@@ -157,7 +159,8 @@ impl FileService {
         let entries: Vec<_> = listeners.chain(directories).map(|open| Some(Arc::new(open))).collect();
         let max_open = entries.len().saturating_add(max_open);
         let table = Mutex::new(Table { entries, max_open });
-        Self { table, failed_writes: AtomicU64::new(0), lost_writes: AtomicBool::new(false) }
+        let proc_device = rustix::fs::stat("/proc").ok().map(|stat| stat.st_dev).filter(|_| is_procfs());
+        Self { table, proc_device, failed_writes: AtomicU64::new(0), lost_writes: AtomicBool::new(false) }
     }
 
     /// Does what the guest asks for.
@@ -244,7 +247,7 @@ impl FileService {
     fn insert(&self, open: Open) -> Result<u32, Errno> {
         let mut table = self.lock();
         let index = table.free_index()?;
-        let handle = u32::try_from(index).map_err(|_| Errno::Nfile)?;
+        let handle = u32::try_from(index).map_err(|_| Errno::Mfile)?;
         if index == table.entries.len() {
             table.entries.push(None);
         }
@@ -287,8 +290,13 @@ impl FileService {
 impl Table {
     fn free_index(&self) -> Result<usize, Errno> {
         let free = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
-        if free < self.max_open { Ok(free) } else { Err(Errno::Nfile) }
+        if free < self.max_open { Ok(free) } else { Err(Errno::Mfile) }
     }
+}
+
+/// Whether /proc is what its name says.
+fn is_procfs() -> bool {
+    rustix::fs::statfs("/proc").is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC)
 }
 
 /// What is known of an open file.

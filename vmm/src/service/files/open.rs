@@ -34,6 +34,9 @@ impl FileService {
         if request.oflags & oflags::DIRECTORY != 0 {
             return Err(Errno::Notdir.into());
         }
+        if self.proc_device == Some(stat.device) {
+            return Err(Errno::Acces.into());
+        }
         let regular = stat.file_type == file_type::REGULAR_FILE;
         let open = OpenFile { file, regular, writable: directory.writable, failure: AtomicU16::new(0) };
         let mut result = OpenResult { stat, ..OpenResult::default() };
