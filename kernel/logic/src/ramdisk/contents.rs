@@ -118,7 +118,7 @@ impl<'a> Contents<'a> {
         let (first, last) = (start / CHUNK_BYTES, end.saturating_sub(1) / CHUNK_BYTES);
         let present = self.chunks.range(first..last);
         let (count, bytes) = present.fold((0, 0), |(count, bytes), (_, chunk)| (count + 1, bytes + chunk.len() as u64));
-        // At most 2^47 chunks, and no sum beyond 2^64 for it.
+        // At most 2^48 chunks, and no sum beyond 2^64 for it.
         let before_last = (last - first) * CHUNK_BYTES - bytes + (last - first - count) * PLACE_BYTES;
         let needed = before_last.saturating_add(self.growth(last, end - last * CHUNK_BYTES));
         if !budget.take(needed) {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = super::super::contents::CHUNK_BYTES as usize;
 
 #[derive(Debug, Clone)]
 enum Step {
