@@ -71,24 +71,21 @@ pub(crate) fn wait(timeout_ns: u64, interests: &mut [Interest]) -> Result<u32, E
 
 /// A request about files or sockets, with `data` in the mailbox, and its result.
 pub(crate) fn file<A: IntoBytes + Immutable, R: FromBytes>(number: u32, arguments: &A, data: &[&[u8]]) -> Result<R, Errno> {
-    let mut at = 0;
-    for part in data {
-        write_data(at, part);
-        at += part.len();
-    }
-    let response = answered(call(number, arguments))?;
-    response.results().ok_or(Errno::Io)
+    request(number, arguments, data)?.results().ok_or(Errno::Io)
 }
 
 /// As [`file`], for an answer that is in the mailbox: how many bytes it has.
 pub(crate) fn file_data<A: IntoBytes + Immutable>(number: u32, arguments: &A, data: &[&[u8]]) -> Result<usize, Errno> {
+    Ok((request(number, arguments, data)?.data_bytes as usize).min(DATA_BYTES))
+}
+
+fn request<A: IntoBytes + Immutable>(number: u32, arguments: &A, data: &[&[u8]]) -> Result<Response, Errno> {
     let mut at = 0;
     for part in data {
         write_data(at, part);
         at += part.len();
     }
-    let response = answered(call(number, arguments))?;
-    Ok((response.data_bytes as usize).min(DATA_BYTES))
+    answered(call(number, arguments))
 }
 
 /// Copies out of buffer `number` from `offset` on what `to` takes; nothing if that is not in the buffer.

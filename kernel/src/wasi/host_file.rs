@@ -173,13 +173,8 @@ impl HostFile {
 
     /// Reads what a stream has, at least one byte unless it has ended.
     pub(super) fn read_stream(&self, target: &mut [u8], flags: u16) -> Result<usize, Errno> {
-        let bytes = target.len().min(DATA_BYTES);
-        let arguments =
-            TransferArgs { handle: self.handle, buffer: MAILBOX_BUFFER, bytes: bytes as u32, flags: wait_flag(flags), offset: 0 };
-        let result: TransferResult = hypercall::file(abi::FILE_READ, &arguments, &[])?;
+        let bytes = read_through_mailbox(abi::FILE_READ, self.handle, target, wait_flag(flags))?;
         hypercall::note_tidings();
-        let bytes = (result.bytes as usize).min(bytes);
-        hypercall::copy_out(MAILBOX_BUFFER, 0, target.get_mut(..bytes).unwrap_or(&mut []));
         Ok(bytes)
     }
 
@@ -324,6 +319,16 @@ struct Now {
 /// This moment, as far as what is known of files is concerned.
 fn now() -> Moment {
     Moment { ns: clock::stale_monotonic_ns(), tidings: hypercall::tidings() }
+}
+
+/// Reads what a stream or a socket has by request `number`, as much as the mailbox takes.
+pub(super) fn read_through_mailbox(number: u32, handle: u32, target: &mut [u8], flags: u32) -> Result<usize, Errno> {
+    let bytes = target.len().min(DATA_BYTES);
+    let arguments = TransferArgs { handle, buffer: MAILBOX_BUFFER, bytes: bytes as u32, flags, offset: 0 };
+    let result: TransferResult = hypercall::file(number, &arguments, &[])?;
+    let bytes = (result.bytes as usize).min(bytes);
+    hypercall::copy_out(MAILBOX_BUFFER, 0, target.get_mut(..bytes).unwrap_or(&mut []));
+    Ok(bytes)
 }
 
 /// A change of whatever has a handle.

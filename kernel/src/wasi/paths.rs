@@ -8,7 +8,7 @@ use mote_abi::{
         files::{MAILBOX_BUFFER, OpenArgs, OpenResult, PathArgs, access, path as operation},
     },
 };
-use mote_kernel_logic::{fd::rights, window::Ahead};
+use mote_kernel_logic::{fd::rights, ramdisk::NodeId, window::Ahead};
 use zerocopy::IntoBytes;
 
 use super::{
@@ -200,7 +200,7 @@ fn one(
     (fd, path, bytes): (u32, u32, u32),
     right: u64,
     operation: u32,
-    on_ram: fn(&mut Disk, mote_kernel_logic::ramdisk::NodeId, &str, u64) -> Result<(), Errno>,
+    on_ram: fn(&mut Disk, NodeId, &str, u64) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
     let start = directory(wasi, fd, right)?;
     let path = text(memory, path, bytes)?;
@@ -225,16 +225,7 @@ pub(super) fn rename(
     let start = directory(wasi, from_fd, rights::PATH_RENAME_SOURCE)?;
     let second_start = directory(wasi, to_fd, rights::PATH_RENAME_TARGET)?;
     let (from, to) = (text(memory, from, from_bytes)?, text(memory, to, to_bytes)?);
-    wasi.files.changes += 1;
-    match (start, second_start) {
-        (Place::Host(handle), Place::Host(second_directory)) => {
-            host::<u32>(operation::RENAME, handle, from, &Extra { second_directory, second: to, ..Extra::default() }).map(drop)
-        }
-        (Place::Ram(node), Place::Ram(second)) => {
-            wasi.ram.as_mut().ok_or(Errno::Badf)?.rename(node, from, second, to, clock::realtime_ns())
-        }
-        _ => Err(Errno::Xdev),
-    }
+    between(wasi, (start, from), (second_start, to), operation::RENAME, Disk::rename)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the function of preview 1 has them")]
@@ -257,13 +248,26 @@ pub(super) fn link(
     if follow {
         return Err(Errno::Inval);
     }
+    between(wasi, (start, from), (second_start, to), operation::LINK, Disk::link)
+}
+
+type BetweenNodes = fn(&mut Disk, NodeId, &str, NodeId, &str, u64) -> Result<(), Errno>;
+
+/// What takes two paths, both on the host or both in the ramdisk, and answers nothing.
+fn between(
+    wasi: &mut Wasi,
+    (start, from): (Place, &str),
+    (second_start, to): (Place, &str),
+    operation: u32,
+    on_ram: BetweenNodes,
+) -> Result<(), Errno> {
     wasi.files.changes += 1;
     match (start, second_start) {
         (Place::Host(handle), Place::Host(second_directory)) => {
-            host::<u32>(operation::LINK, handle, from, &Extra { second_directory, second: to, ..Extra::default() }).map(drop)
+            host::<u32>(operation, handle, from, &Extra { second_directory, second: to, ..Extra::default() }).map(drop)
         }
         (Place::Ram(node), Place::Ram(second)) => {
-            wasi.ram.as_mut().ok_or(Errno::Badf)?.link(node, from, second, to, clock::realtime_ns())
+            on_ram(wasi.ram.as_mut().ok_or(Errno::Badf)?, node, from, second, to, clock::realtime_ns())
         }
         _ => Err(Errno::Xdev),
     }

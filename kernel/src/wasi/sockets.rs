@@ -15,7 +15,7 @@ use super::{
     Wasi,
     descriptor::{Descriptor, Object},
     files::{read_once, vectors},
-    host_file::close_handle,
+    host_file::{close_handle, read_through_mailbox},
     linear::Linear,
 };
 use crate::hypercall;
@@ -113,12 +113,7 @@ pub(super) fn shutdown(wasi: &mut Wasi, _: &mut Linear<'_>, fd: u32, how: u32) -
 
 /// Receives what there is, at least one byte unless the other end has closed.
 pub(super) fn receive_into(handle: u32, target: &mut [u8], flags: u32) -> Result<usize, Errno> {
-    let bytes = target.len().min(DATA_BYTES);
-    let arguments = TransferArgs { handle, buffer: MAILBOX_BUFFER, bytes: bytes as u32, flags, offset: 0 };
-    let result: TransferResult = hypercall::file(abi::SOCKET_RECEIVE, &arguments, &[])?;
-    let bytes = (result.bytes as usize).min(bytes);
-    hypercall::copy_out(MAILBOX_BUFFER, 0, target.get_mut(..bytes).unwrap_or(&mut []));
-    Ok(bytes)
+    read_through_mailbox(abi::SOCKET_RECEIVE, handle, target, flags)
 }
 
 /// Sends as much of `parts` as the mailbox and the socket take.

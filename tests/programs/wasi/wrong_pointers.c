@@ -1,21 +1,6 @@
 /* Pointers behind the memory, over its end and not aligned, in every function that takes some. Each case is a run of its
  * own where a runtime ends the program for it: argv[1] says which; without it, all of them. */
-#include "check.h"
-
-static int wanted = -1, count;
-
-static void put_errno(int error)
-{
-    note("%s(%d)", errno_name(error), error);
-}
-
-/* The call is told before it is made. */
-#define CASE(call)                                                                                                            \
-    if (wanted < 0 || wanted == count) {                                                                                      \
-        put(#call ": ", sizeof #call + 1);                                                                                    \
-        put_errno(call);                                                                                                      \
-    }                                                                                                                         \
-    count++
+#include "cases.h"
 
 int main(int argc, char **argv)
 {

@@ -55,6 +55,13 @@ pub(crate) struct Area {
     pub(crate) bytes: usize,
 }
 
+impl Area {
+    /// What is left behind the first `done` bytes.
+    pub(crate) fn rest(self, done: usize) -> Self {
+        Self { start: GuestAddress(self.start.0 + done as u64), bytes: self.bytes - done }
+    }
+}
+
 /// Moving bytes between a handle and guest memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Transfer {

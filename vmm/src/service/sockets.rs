@@ -11,13 +11,13 @@ use mote_abi::{
     mailbox::Response,
 };
 use rustix::event::PollFlags;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
 use super::{files::Refusal, wait};
 use crate::{
     control::Control,
     memory::{self, Received},
-    request::{Area, Transfer},
+    request::Transfer,
 };
 
 /// The next connection.
@@ -42,7 +42,7 @@ pub(super) fn receive(
     let whole = transfer.wait_all && !transfer.peek && !transfer.nonblocking;
     let mut done = 0;
     loop {
-        let area = Area { start: GuestAddress(transfer.area.start.0 + done as u64), bytes: transfer.area.bytes - done };
+        let area = transfer.area.rest(done);
         let how = if transfer.peek { Received::Stays } else { Received::Taken };
         let received = wait::retry(fd, PollFlags::IN, transfer.nonblocking, control, || memory::receive(fd, memory, area, how));
         let bytes = match received {

@@ -1,48 +1,50 @@
 //! Changes of open files: size, space, times, and getting data to the storage.
 
-use std::{num::NonZeroU64, os::fd::AsFd};
+use std::{fs::File, num::NonZeroU64, os::fd::BorrowedFd};
 
 use mote_abi::{errno::Errno, hypercall::files::fstflags};
 use rustix::fs::{Advice, FallocateFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
-use super::{Open, Refusal};
+use super::{Open, OpenFile, Refusal};
 use crate::request::{Change, Times};
 
 pub(super) fn change(open: &Open, change: Change) -> Result<(), Refusal> {
-    if let Change::SetTimes(times) = change {
-        let writable = match open {
-            Open::Directory(directory) => directory.writable,
-            Open::File(file) => file.writable,
-            Open::Listener(_) | Open::Connection(_) => return Err(Errno::Badf.into()),
-        };
-        return if writable { Ok(rustix::fs::futimens(open.fd(), &timestamps(times)?)?) } else { Err(Errno::Perm.into()) };
-    }
-    if let (Change::Sync, Open::Directory(directory)) = (change, open) {
-        return Ok(rustix::fs::fsync(&directory.dir)?);
-    }
-    if let (Change::DataSync, Open::Directory(directory)) = (change, open) {
-        return Ok(rustix::fs::fdatasync(&directory.dir)?);
-    }
-    let file = open.file()?;
-    let fd = file.file.as_fd();
     match change {
-        Change::SetBytes(_) | Change::Allocate { .. } if !file.writable => Err(Errno::Perm.into()),
-        Change::SetBytes(bytes) => Ok(rustix::fs::ftruncate(fd, bytes)?),
-        Change::Allocate { offset, bytes } => Ok(rustix::fs::fallocate(fd, FallocateFlags::empty(), offset, bytes)?),
+        Change::SetTimes(times) => {
+            match open {
+                Open::Directory(directory) => directory.check_writable()?,
+                _ => {
+                    writable(open)?;
+                }
+            }
+            Ok(rustix::fs::futimens(open.fd(), &timestamps(times)?)?)
+        }
+        Change::Sync => sync(open, rustix::fs::fsync),
+        Change::DataSync => sync(open, rustix::fs::fdatasync),
+        Change::SetBytes(bytes) => Ok(rustix::fs::ftruncate(writable(open)?, bytes)?),
+        Change::Allocate { offset, bytes } => Ok(rustix::fs::fallocate(writable(open)?, FallocateFlags::empty(), offset, bytes)?),
         Change::Advise { offset, bytes, advice } => {
-            Ok(rustix::fs::fadvise(fd, offset, NonZeroU64::new(bytes), to_advice(advice)?)?)
+            Ok(rustix::fs::fadvise(&open.file()?.file, offset, NonZeroU64::new(bytes), to_advice(advice)?)?)
         }
-        Change::Sync => {
-            let synced = rustix::fs::fsync(fd);
+    }
+}
+
+/// The file, if it may be changed.
+fn writable(open: &Open) -> Result<&File, Errno> {
+    let OpenFile { file, writable, .. } = open.file()?;
+    if *writable { Ok(file) } else { Err(Errno::Perm) }
+}
+
+/// Gets a file or a directory to the storage, and tells what a posted write met.
+fn sync<'a>(open: &'a Open, how: fn(BorrowedFd<'a>) -> rustix::io::Result<()>) -> Result<(), Refusal> {
+    match open {
+        Open::Directory(_) => Ok(how(open.fd())?),
+        _ => {
+            let file = open.file()?;
+            let synced = how(open.fd());
             file.take_failure()?;
             Ok(synced?)
         }
-        Change::DataSync => {
-            let synced = rustix::fs::fdatasync(fd);
-            file.take_failure()?;
-            Ok(synced?)
-        }
-        Change::SetTimes(_) => Err(Errno::Inval.into()),
     }
 }
 

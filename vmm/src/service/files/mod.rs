@@ -152,6 +152,8 @@ impl FileService {
     /// A table in which listeners come first and directories follow, each with whether it may be changed. `max_open` bounds
     /// how many handles there are beside them.
     pub(crate) fn new(listeners: Vec<TcpListener>, directories: Vec<(File, bool)>, max_open: usize) -> Self {
+        // Without a directory nothing is ever opened.
+        let proc_device = if directories.is_empty() { None } else { proc_device() };
         let listeners = listeners.into_iter().map(Open::Listener);
         let directories = directories
             .into_iter()
@@ -159,7 +161,6 @@ impl FileService {
         let entries: Vec<_> = listeners.chain(directories).map(|open| Some(Arc::new(open))).collect();
         let max_open = entries.len().saturating_add(max_open);
         let table = Mutex::new(Table { entries, max_open });
-        let proc_device = rustix::fs::stat("/proc").ok().map(|stat| stat.st_dev).filter(|_| is_procfs());
         Self { table, proc_device, failed_writes: AtomicU64::new(0), lost_writes: AtomicBool::new(false) }
     }
 
@@ -294,9 +295,10 @@ impl Table {
     }
 }
 
-/// Whether /proc is what its name says.
-fn is_procfs() -> bool {
-    rustix::fs::statfs("/proc").is_ok_and(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC)
+/// The device of /proc, if that is what its name says.
+fn proc_device() -> Option<u64> {
+    let found = rustix::fs::statfs("/proc").ok().filter(|found| found.f_type == rustix::fs::PROC_SUPER_MAGIC);
+    found.and_then(|_| rustix::fs::stat("/proc").ok()).map(|stat| stat.st_dev)
 }
 
 /// What is known of an open file.

@@ -72,7 +72,7 @@ impl FileService {
 }
 
 impl Directory {
-    fn check_writable(&self) -> Result<(), Errno> {
+    pub(super) fn check_writable(&self) -> Result<(), Errno> {
         if self.writable { Ok(()) } else { Err(Errno::Perm) }
     }
 }

@@ -8,7 +8,7 @@ use mote_abi::{
     mailbox::Response,
 };
 use rustix::event::PollFlags;
-use vm_memory::{GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
 use super::{OpenFile, Refusal, stat};
 use crate::{
@@ -46,7 +46,7 @@ pub(super) struct Read {
 pub(super) fn read_at(file: &File, memory: &GuestMemoryMmap, area: Area, offset: u64) -> Result<Read, Errno> {
     let mut bytes = 0;
     while bytes < area.bytes {
-        match memory::read_at(file.as_fd(), memory, rest(area, bytes), offset.saturating_add(bytes as u64)) {
+        match memory::read_at(file.as_fd(), memory, area.rest(bytes), offset.saturating_add(bytes as u64)) {
             Ok(0) => return Ok(Read { bytes, at_end: true }),
             Ok(more) => bytes += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -95,7 +95,7 @@ pub(super) fn write_whole(file: &OpenFile, transfer: &Transfer, memory: &GuestMe
 fn write_some(file: &OpenFile, transfer: &Transfer, memory: &GuestMemoryMmap) -> (usize, Option<Errno>) {
     let mut done = 0;
     while done < transfer.area.bytes {
-        let area = rest(transfer.area, done);
+        let area = transfer.area.rest(done);
         let written = if transfer.append {
             memory::append(file.file.as_fd(), memory, area)
         } else {
@@ -109,10 +109,6 @@ fn write_some(file: &OpenFile, transfer: &Transfer, memory: &GuestMemoryMmap) ->
         }
     }
     (done, None)
-}
-
-fn rest(area: Area, done: usize) -> Area {
-    Area { start: GuestAddress(area.start.0 + done as u64), bytes: area.bytes - done }
 }
 
 fn answer(bytes: usize, at_end: bool, file_bytes: u64) -> Response {
