@@ -1,7 +1,8 @@
 //! What the kernel finds when it is entered.
 //!
 //! Entry state: 64-bit mode, ring 3, interrupts off, direction flag clear, `rip` at the ELF entry, `rsp` at the end of
-//! [`crate::layout::STACK`], `rdi` the address of the boot information, other general registers zero. [`BootInfo`] lies
+//! [`crate::layout::STACK`], `rdi` the address of the boot information, other general registers zero; the same at the first
+//! entry and when a kernel goes on from a snapshot ([`flags::RESUME`]). [`BootInfo`] lies
 //! at [`crate::layout::BOOT_INFO`], read-only for the kernel. The kernel takes processor features and clock rate from it
 //! and never executes `cpuid`.
 
@@ -58,6 +59,17 @@ pub struct BootInfo {
     pub streams: [u32; 3],
     /// Most verbose level that is logged: 0 none, 1 error … 5 trace.
     pub log_level: u32,
+    /// Counts renewals of [`BootInfo::random_seed`]: a kernel that sees another number than before takes the new seed.
+    pub seed_generation: u64,
+    /// Elements that all tables together may have.
+    pub max_table_elements: u64,
+    /// Functions of the host that modules can import: three strings each, the name of the module, that of the function,
+    /// and its type as [`crate::value::signature`] has it.
+    pub host_functions: Span,
+    /// Modules that may be instantiated in the life of the VM.
+    pub max_instances: u32,
+    /// Zero.
+    pub reserved_too: u32,
 }
 
 /// Bits of [`BootInfo::flags`].
@@ -66,7 +78,18 @@ pub mod flags {
     pub const FUEL: u32 = 1 << 0;
     /// The time-stamp counter is invariant, so clocks need no hypercall.
     pub const INVARIANT_TSC: u32 = 1 << 1;
+    /// The kernel was stopped in a hypercall, perhaps in another VM, and its memory is as it was then: it goes on by taking
+    /// the answer. Nothing of the processor's state is needed for that but the state of an ordinary entry.
+    pub const RESUME: u32 = 1 << 2;
+    /// Once the module is instantiated, the kernel waits for commands ([`crate::command`]).
+    pub const SERVE: u32 = 1 << 3;
+    /// Clocks do not follow the time-stamp counter but go on by [`super::FIXED_CLOCK_STEP_NS`] with each reading, and sleeping
+    /// moves them: what a program sees of time is always the same.
+    pub const FIXED_CLOCK: u32 = 1 << 4;
 }
+
+/// How far a reading moves clocks that are fixed.
+pub const FIXED_CLOCK_STEP_NS: u64 = 1_000;
 
 /// What a standard stream is on the host.
 pub mod stream_kind {
@@ -147,10 +170,10 @@ pub mod status_offset {
 }
 
 const _: () = {
-    assert!(size_of::<BootInfo>() == 272);
+    assert!(size_of::<BootInfo>() == 312);
     assert!(size_of::<BootInfo>() as u64 <= crate::layout::BOOT_INFO.bytes());
     assert!(core::mem::offset_of!(BootInfo, arguments) == 64);
-    assert!(core::mem::offset_of!(BootInfo, clock) == 224);
+    assert!(core::mem::offset_of!(BootInfo, clock) == 224 && core::mem::offset_of!(BootInfo, seed_generation) == 272);
     assert!(size_of::<Span>() == 16 && size_of::<Clock>() == 32 && size_of::<HostStatus>() == 32);
 };
 

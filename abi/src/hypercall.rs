@@ -19,6 +19,12 @@ pub const READ_STDIN: u32 = 3;
 pub const WAIT: u32 = 4;
 /// Renew the clock bases in the boot information: no arguments. Sent only without an invariant time-stamp counter.
 pub const READ_CLOCK: u32 = 5;
+/// A command is done, the instantiation of the module being the first; give me the next: [`ReturnArgs`]. The answer is a
+/// [`crate::command`].
+pub const RETURN: u32 = 6;
+/// A module calls a function of the host: [`HostCallArgs`], its arguments as data ([`crate::value::RawValue`]); answered with
+/// [`HostReturn`], the results as data, or with a status of 1: then the call ends as a trap.
+pub const HOST_CALL: u32 = 7;
 /// Open a path: [`files::OpenArgs`]; answered with [`files::OpenResult`].
 pub const FILE_OPEN: u32 = 16;
 /// Give a handle back: [`files::HandleArgs`]. The status tells of writes through it that failed and of which nothing was
@@ -150,14 +156,97 @@ pub struct WaitResult {
     pub reserved: u32,
 }
 
+/// Where the linear memory lies that a module exports as `memory`: guest-virtual, in a demand region; zeros if there is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LinearMemory {
+    /// First byte.
+    pub address: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// What came of a command. The data are first `payload_bytes` of what was asked for, then the texts.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ReturnArgs {
+    /// One of [`return_kind`].
+    pub kind: u32,
+    /// The exit status for [`return_kind::EXITED`], a [`trap`] code for [`return_kind::TRAPPED`], the number that the command
+    /// asks for with [`return_kind::DONE`], else 0.
+    pub code: u32,
+    /// Bytes of what was asked for.
+    pub payload_bytes: u32,
+    /// Bytes of the message.
+    pub message_bytes: u32,
+    /// Bytes of the last call from the module to WASI with its arguments.
+    pub last_call_bytes: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Fuel that a call left; [`NO_FUEL`] if none was given.
+    pub fuel_left: u64,
+    /// The memory of the instance that the command was about.
+    pub memory: LinearMemory,
+    /// Time-stamp counter at entry of the kernel, after the module was parsed, after it was instantiated.
+    pub tsc: [u64; 3],
+}
+
+/// Values of [`ReturnArgs::kind`].
+pub mod return_kind {
+    /// It was done.
+    pub const DONE: u32 = 0;
+    /// A WebAssembly trap.
+    pub const TRAPPED: u32 = 1;
+    /// The program ended itself.
+    pub const EXITED: u32 = 2;
+    /// A function of the host failed; the host knows how.
+    pub const HOST_ERROR: u32 = 3;
+    /// It cannot be done, for the reason that the message gives: a module that is not valid.
+    pub const INVALID: u32 = 4;
+    /// It cannot be done, for the reason that the message gives: anything else.
+    pub const REFUSED: u32 = 5;
+}
+
+/// In the place of an amount of fuel: it is not counted.
+pub const NO_FUEL: u64 = u64::MAX;
+
+/// Arguments of [`HOST_CALL`].
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HostCallArgs {
+    /// Which function: the index in [`crate::boot::BootInfo::host_functions`].
+    pub function: u32,
+    /// How many arguments.
+    pub count: u32,
+    /// Fuel that is left, or [`NO_FUEL`].
+    pub fuel_left: u64,
+    /// The memory of the module that calls.
+    pub memory: LinearMemory,
+}
+
+/// Result of [`HOST_CALL`].
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HostReturn {
+    /// How many results.
+    pub count: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Fuel that the caller goes on with, or [`NO_FUEL`] to leave it.
+    pub fuel: u64,
+}
+
 /// Status of an answer: 0, or the number of a [`crate::errno::Errno`].
 pub mod status {
     /// Done.
     pub const OK: u32 = 0;
+    /// What [`super::HOST_CALL`] is answered with if the function failed.
+    pub const HOST_ERROR: u32 = 1;
 }
 
 const _: () = {
     assert!(size_of::<ExitArgs>() == 64 && size_of::<ReadStdinArgs>() == 8);
     assert!(size_of::<WaitArgs>() == 16 && size_of::<WaitResult>() == 8);
-    assert!(size_of::<ExitArgs>() <= crate::mailbox::ARGUMENT_BYTES);
+    assert!(size_of::<ReturnArgs>() == 72 && size_of::<HostCallArgs>() == 32 && size_of::<HostReturn>() == 16);
+    assert!(size_of::<ExitArgs>() <= crate::mailbox::ARGUMENT_BYTES && size_of::<ReturnArgs>() <= crate::mailbox::ARGUMENT_BYTES);
 };

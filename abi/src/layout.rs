@@ -75,7 +75,7 @@ impl Region {
     }
 }
 
-/// A store here of at most eight bytes, whatever its value, is a hypercall: the host looks into the mailbox.
+/// A store here of four bytes, whatever their value, is a hypercall: the host looks into the mailbox.
 pub const DOORBELL: Region = Region::new(0x0010_0000, PAGE_BYTES);
 /// The exception stubs store the faulting address here.
 pub const FAULT_DOORBELL: Region = Region::new(DOORBELL.end, PAGE_BYTES);

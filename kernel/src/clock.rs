@@ -1,5 +1,9 @@
 //! Clocks: the time-stamp counter scaled by what the host says of it, or the host's own clock where it is not invariant.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use mote_abi::boot::FIXED_CLOCK_STEP_NS;
+
 use crate::{guest::BootInfo, hypercall};
 
 /// The time-stamp counter.
@@ -29,13 +33,36 @@ pub(crate) fn stale_monotonic_ns() -> u64 {
 /// Nanoseconds between two values that a clock can give.
 pub(crate) fn resolution_ns() -> u64 {
     let boot = BootInfo::read();
-    if boot.has_invariant_tsc() { (boot.clock().multiplier >> 32).max(1) } else { 1 }
+    if boot.has_fixed_clock() {
+        FIXED_CLOCK_STEP_NS
+    } else if boot.has_invariant_tsc() {
+        (boot.clock().multiplier >> 32).max(1)
+    } else {
+        1
+    }
 }
+
+/// Moves clocks that are fixed; others go by themselves.
+pub(crate) fn advance(nanoseconds: u64) {
+    if BootInfo::read().has_fixed_clock() {
+        FIXED_NS.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+}
+
+/// Whether time goes on by readings alone.
+pub(crate) fn is_fixed() -> bool {
+    BootInfo::read().has_fixed_clock()
+}
+
+/// How far clocks that are fixed have gone.
+static FIXED_NS: AtomicU64 = AtomicU64::new(0);
 
 /// The bases, and the nanoseconds since.
 fn now() -> (mote_abi::boot::Clock, u64) {
     let boot = BootInfo::read();
-    if boot.has_invariant_tsc() {
+    if boot.has_fixed_clock() {
+        (boot.clock(), FIXED_NS.fetch_add(FIXED_CLOCK_STEP_NS, Ordering::Relaxed))
+    } else if boot.has_invariant_tsc() {
         let clock = boot.clock();
         (clock, clock.elapsed_ns(timestamp()))
     } else {

@@ -104,12 +104,46 @@ impl BootInfo {
         (self.0.flags & flags::FUEL != 0).then_some(self.0.fuel)
     }
 
+    /// Whether the kernel waits for commands once the module is instantiated.
+    pub(crate) fn serves(self) -> bool {
+        self.0.flags & flags::SERVE != 0
+    }
+
+    /// Whether clocks go on by readings alone.
+    pub(crate) fn has_fixed_clock(self) -> bool {
+        self.0.flags & flags::FIXED_CLOCK != 0
+    }
+
+    pub(crate) fn max_table_elements(self) -> u64 {
+        self.0.max_table_elements
+    }
+
+    pub(crate) fn max_instances(self) -> u32 {
+        self.0.max_instances
+    }
+
+    /// Module, name and signature of each function of the host.
+    pub(crate) fn host_functions(self) -> Strings {
+        strings(self.0.host_functions)
+    }
+
     pub(crate) fn has_invariant_tsc(self) -> bool {
         self.0.flags & flags::INVARIANT_TSC != 0
     }
 
-    pub(crate) fn random_seed(self) -> [u8; 32] {
-        self.0.random_seed
+    /// The seed of this moment, and how often it was renewed.
+    pub(crate) fn random_seed(self) -> ([u8; 32], u64) {
+        let seed = BOOT_INFO.start + core::mem::offset_of!(boot::BootInfo, random_seed) as u64;
+        // SAFETY: the field lies in the page of `read`; bytes have no alignment. Volatile, as the host may have renewed it in
+        // a hypercall.
+        (unsafe { ptr::read_volatile(seed as *const [u8; 32]) }, self.seed_generation())
+    }
+
+    /// How often the seed was renewed.
+    pub(crate) fn seed_generation(self) -> u64 {
+        let generation = BOOT_INFO.start + core::mem::offset_of!(boot::BootInfo, seed_generation) as u64;
+        // SAFETY: as above; the field is aligned.
+        unsafe { ptr::read_volatile(generation as *const u64) }
     }
 
     pub(crate) fn is_terminal(self, stream: usize) -> bool {

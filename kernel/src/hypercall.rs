@@ -8,14 +8,17 @@ use core::{
 use mote_abi::{
     errno::Errno,
     hypercall::{
-        self as abi, ExitArgs, ReadStdinArgs, WaitArgs, WaitResult,
+        self as abi, ExitArgs, HostCallArgs, HostReturn, ReadStdinArgs, ReturnArgs, WaitArgs, WaitResult,
         files::{Interest, MAILBOX_BUFFER, MAX_INTERESTS, buffer},
         status,
     },
-    layout::{DOORBELL, MAILBOX_DATA},
+    layout::MAILBOX_DATA,
     mailbox::{DATA_BYTES, REQUEST, RESPONSE, Request, Response},
+    value::RawValue,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::entry;
 
 /// Ends the run. `texts` are cut to what the mailbox holds, the first ones first.
 pub(crate) fn exit(mut arguments: ExitArgs, texts: [&[u8]; 3]) -> ! {
@@ -35,6 +38,25 @@ pub(crate) fn exit(mut arguments: ExitArgs, texts: [&[u8]; 3]) -> ! {
     loop {
         core::hint::spin_loop();
     }
+}
+
+/// Tells what came of the last command, with `payload_bytes` of it in the mailbox already, and waits for the next one.
+pub(crate) fn next_command(mut outcome: ReturnArgs, texts: [&[u8]; 2]) -> Response {
+    let mut at = outcome.payload_bytes as usize;
+    for (text, bytes) in texts.into_iter().zip([&mut outcome.message_bytes, &mut outcome.last_call_bytes]) {
+        let text = text.get(..text.len().min(DATA_BYTES.saturating_sub(at))).unwrap_or(&[]);
+        write_data(at, text);
+        *bytes = text.len() as u32;
+        at += text.len();
+    }
+    call(abi::RETURN, &outcome)
+}
+
+/// Calls a function of the host, with its arguments in the mailbox already; `None` if it failed. Its results are in the
+/// mailbox.
+pub(crate) fn host_call(arguments: &HostCallArgs) -> Option<HostReturn> {
+    let response = call(abi::HOST_CALL, arguments);
+    if response.status == status::OK { response.results() } else { None }
 }
 
 /// Returns when the output ring is empty.
@@ -99,6 +121,23 @@ pub(crate) fn copy_out(number: u32, offset: usize, to: &mut [u8]) {
     }
 }
 
+/// As [`copy_out`], from the start of the mailbox's data area.
+pub(crate) fn copy_out_of_mailbox(to: &mut [u8]) {
+    copy_out(MAILBOX_BUFFER, 0, to);
+}
+
+/// What an element of the mailbox's data area holds.
+pub(crate) fn read_value(index: usize) -> RawValue {
+    let mut value = RawValue::default();
+    copy_out(MAILBOX_BUFFER, index * size_of::<RawValue>(), value.as_mut_bytes());
+    value
+}
+
+/// Sets an element of the mailbox's data area.
+pub(crate) fn write_value(index: usize, value: RawValue) {
+    write_data(index * size_of::<RawValue>(), value.as_bytes());
+}
+
 /// Copies into the mailbox's data area from `offset` on; nothing if that is not in it.
 pub(crate) fn write_data(offset: usize, bytes: &[u8]) {
     let start = MAILBOX_DATA.start + offset as u64;
@@ -143,7 +182,6 @@ fn ring(request: &Request) {
     const { assert!(align_of::<Request>() <= 8) }
     // SAFETY: REQUEST is in the mapped mailbox page and aligned; one vCPU means one writer.
     unsafe { ptr::write_volatile(REQUEST as *mut Request, *request) };
-    // SAFETY: the doorbell is mapped for stores and has no memory behind it. The assembly is taken to read and write
-    // all memory, so that the request is there before and the answer is read after.
-    unsafe { core::arch::asm!("mov dword ptr [{doorbell}], 1", doorbell = in(reg) DOORBELL.start, options(nostack)) };
+    // A call of a function that the compiler knows nothing of: the request is there before, and the answer is read after.
+    entry::ring_doorbell();
 }

@@ -5,7 +5,7 @@ use alloc::{format, string::String};
 use mote_abi::hypercall::{ExitArgs, exit_kind, trap};
 use wasmi::{Error, TrapCode, errors::ErrorKind};
 
-use crate::{clock, hypercall};
+use crate::{clock, engine::HostFailed, hypercall};
 
 /// The end of a run.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ pub(crate) struct Ending {
     pub(crate) export: String,
     /// The last call from the module to the host.
     pub(crate) last_call: String,
+    /// A function of the host failed.
+    pub(crate) host_failed: bool,
     pub(crate) fuel_used: u64,
     /// Time stamps: entry, parsed, instantiated.
     pub(crate) tsc: [u64; 3],
@@ -47,7 +49,8 @@ impl Ending {
             return Self::invalid(error);
         }
         let code = error.as_trap_code().map_or(trap::OTHER, trap_code);
-        Self { kind: exit_kind::TRAPPED, code, message: format!("{error}"), ..Self::default() }
+        let host_failed = error.downcast_ref::<HostFailed>().is_some();
+        Self { kind: exit_kind::TRAPPED, code, message: format!("{error}"), host_failed, ..Self::default() }
     }
 }
 

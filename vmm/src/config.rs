@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
+    fmt, io,
     net::TcpListener,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -46,6 +46,8 @@ pub struct Config {
     pub interrupt_on: Option<OwnedFd>,
     /// What the kernel logs; its lines become `tracing` events.
     pub log_level: LogLevel,
+    /// What clocks show.
+    pub clock: ClockSource,
     /// Seed of the module's random generator; `None` takes one of the operating system.
     pub random_seed: Option<[u8; 32]>,
     /// Whether the threads of the VM give up what they do not need, which cannot be undone.
@@ -73,6 +75,10 @@ pub struct Limits {
     pub ram_bytes: u64,
     /// Linear memories together; `None` for no bound but RAM.
     pub wasm_memory_bytes: Option<u64>,
+    /// Elements of all tables together.
+    pub table_elements: u64,
+    /// Modules that are instantiated in one VM.
+    pub instances: u32,
     /// Fuel; `None` to run without counting.
     pub fuel: Option<u64>,
     /// Wall-clock time from the first instruction of the guest.
@@ -86,12 +92,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 1 GiB of RAM, of which only what is touched is taken from the host; no fuel, no deadline; a stack for 50,000
-    /// frames, 512 open files.
+    /// 1 GiB of RAM, of which only what is touched is taken from the host; ten million elements of tables, 1,000 instances; no
+    /// fuel, no deadline; a stack for 50,000 frames, 512 open files.
     fn default() -> Self {
         Self {
             ram_bytes: 1 << 30,
             wasm_memory_bytes: None,
+            table_elements: 10_000_000,
+            instances: 1_000,
             fuel: None,
             deadline: None,
             wasm_stack_bytes: 8 << 20,
@@ -117,6 +125,7 @@ impl Default for Config {
             limits: Limits::default(),
             interrupt_on: None,
             log_level: LogLevel::Off,
+            clock: ClockSource::Host,
             random_seed: None,
             confinement: Confinement::Off,
         }
@@ -136,6 +145,20 @@ pub enum LogLevel {
     Trace,
 }
 
+/// What the clocks of a program show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClockSource {
+    /// The time of the host, real and monotonic.
+    #[default]
+    Host,
+    /// Always the same: real time begins at this many nanoseconds since 1970-01-01T00:00Z, monotonic time at 0. Both go on by
+    /// a microsecond with each reading, and by the whole time that a program sleeps, without waiting.
+    Fixed {
+        /// Nanoseconds since 1970-01-01T00:00Z.
+        realtime_ns: u64,
+    },
+}
+
 /// Where standard input comes from.
 #[derive(Debug)]
 pub enum Input {
@@ -145,6 +168,37 @@ pub enum Input {
     Bytes(Vec<u8>),
     /// A file, pipe or terminal.
     Fd(OwnedFd),
+    /// What a function gives.
+    Callback(InputCallback),
+}
+
+impl Input {
+    /// The standard input of this process, duplicated.
+    pub fn inherit() -> io::Result<Self> {
+        io::stdin().as_fd().try_clone_to_owned().map(Self::Fd)
+    }
+
+    /// What `read` puts into its argument; it returns how many bytes, 0 at the end. While it runs, neither a deadline nor an
+    /// interrupt ends the call.
+    pub fn callback(read: impl FnMut(&mut [u8]) -> io::Result<usize> + Send + 'static) -> Self {
+        Self::Callback(InputCallback(Box::new(read)))
+    }
+}
+
+/// See [`Input::callback`].
+pub struct InputCallback(Box<dyn FnMut(&mut [u8]) -> io::Result<usize> + Send>);
+
+impl InputCallback {
+    /// Never more than `buffer` holds, whatever the function says.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        (self.0)(buffer).map(|bytes| bytes.min(buffer.len()))
+    }
+}
+
+impl fmt::Debug for InputCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InputCallback")
+    }
 }
 
 /// Where output goes.
@@ -156,6 +210,41 @@ pub enum Output {
     Buffer(SharedBuffer),
     /// To a file, pipe or terminal.
     Fd(OwnedFd),
+    /// To a function.
+    Callback(OutputCallback),
+}
+
+impl Output {
+    /// The standard output of this process, duplicated.
+    pub fn inherit_stdout() -> io::Result<Self> {
+        io::stdout().as_fd().try_clone_to_owned().map(Self::Fd)
+    }
+
+    /// The standard error of this process, duplicated.
+    pub fn inherit_stderr() -> io::Result<Self> {
+        io::stderr().as_fd().try_clone_to_owned().map(Self::Fd)
+    }
+
+    /// To `write`, in pieces as they come. An error of the kind [`io::ErrorKind::BrokenPipe`] becomes `pipe` for the program,
+    /// any other ends the call.
+    pub fn callback(write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static) -> Self {
+        Self::Callback(OutputCallback(Box::new(write)))
+    }
+}
+
+/// See [`Output::callback`].
+pub struct OutputCallback(Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>);
+
+impl OutputCallback {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (self.0)(bytes)
+    }
+}
+
+impl fmt::Debug for OutputCallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OutputCallback")
+    }
 }
 
 /// Output in memory, up to a bound; beyond it the program sees a broken pipe.
@@ -217,7 +306,7 @@ pub enum ConfigError {
         name: String,
     },
     /// Too many or too long strings.
-    #[error("arguments, environment and names of directories take {bytes} bytes, at most {} can be passed", CONFIG.bytes())]
+    #[error("arguments, environment and names of directories and host functions take {bytes} bytes, at most {} can be passed", CONFIG.bytes())]
     TooLarge {
         /// What they take.
         bytes: usize,
@@ -233,6 +322,7 @@ pub(crate) struct Strings {
     pub(crate) entry: Span,
     pub(crate) entry_arguments: Span,
     pub(crate) directories: Span,
+    pub(crate) host_functions: Span,
 }
 
 impl Config {
@@ -249,7 +339,8 @@ impl Config {
         }
     }
 
-    pub(crate) fn strings(&self) -> Result<Strings, ConfigError> {
+    /// `host_functions` are module, name and signature of each.
+    pub(crate) fn strings(&self, host_functions: &[String]) -> Result<Strings, ConfigError> {
         let mut strings = Strings::default();
         strings.arguments = strings.push("argument", &self.arguments)?;
         for (name, _) in &self.environment {
@@ -265,6 +356,7 @@ impl Config {
         }
         let directories: Vec<String> = self.directories.iter().map(|directory| directory.guest.clone()).collect();
         strings.directories = strings.push("directory name", &directories)?;
+        strings.host_functions = strings.push("name of a host function", host_functions)?;
         Ok(strings)
     }
 }
@@ -309,7 +401,7 @@ mod tests {
         #[test]
         fn strings_come_out_as_they_went_in(arguments in prop::collection::vec("[^\0]{0,20}", 0..20), value in "[^\0]{0,9}") {
             let config = Config { arguments: arguments.clone(), environment: vec![("N".into(), value.clone())], ..Config::default() };
-            let strings = config.strings().unwrap();
+            let strings = config.strings(&[]).unwrap();
             let part = |span: Span| &strings.bytes[span.offset as usize..][..span.bytes as usize];
             let expected: Vec<u8> = arguments.iter().flat_map(|text| text.bytes().chain([0])).collect();
             prop_assert_eq!(part(strings.arguments), expected);
@@ -325,11 +417,11 @@ mod tests {
             environment: vec![(name.into(), String::new())],
             ..Config::default()
         };
-        assert!(matches!(config(&["a\0b"], "N").strings(), Err(ConfigError::Nul { what: "argument", .. })));
-        assert!(matches!(config(&[], "A=B").strings(), Err(ConfigError::EnvironmentName { .. })));
-        assert!(matches!(config(&[], "").strings(), Err(ConfigError::EnvironmentName { .. })));
+        assert!(matches!(config(&["a\0b"], "N").strings(&[]), Err(ConfigError::Nul { what: "argument", .. })));
+        assert!(matches!(config(&[], "A=B").strings(&[]), Err(ConfigError::EnvironmentName { .. })));
+        assert!(matches!(config(&[], "").strings(&[]), Err(ConfigError::EnvironmentName { .. })));
         let long = "x".repeat(1 << 20);
-        assert!(matches!(config(&[&long], "N").strings(), Err(ConfigError::TooLarge { .. })));
+        assert!(matches!(config(&[&long], "N").strings(&[]), Err(ConfigError::TooLarge { .. })));
     }
 
     #[test]

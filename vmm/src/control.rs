@@ -1,74 +1,129 @@
-//! Ending a run from outside: interrupts and deadlines, at any moment, out of any loop.
+//! Ending a call from outside, at any moment and out of any loop: interrupts, deadlines, and the ticks at which a thread that
+//! runs a guest looks after its output.
 //!
 //! A vCPU thread blocks one real-time signal for as long as it runs the VM, and KVM_SET_SIGNAL_MASK unblocks it inside
 //! KVM_RUN. So a kick needs no handler: sent inside KVM_RUN it ends that call with EINTR, sent outside it stays pending
 //! and ends the next one. It is taken off the thread's queue before the old mask comes back, so nobody else ever sees it;
 //! nor would anybody see a signal of this number that the embedder sent to the thread for purposes of its own.
-//! Services that wait do so in poll(2) on an event that a stop makes readable.
+//! Deadlines and ticks are the same signal, from a timer of the thread. Services that wait do so in poll(2) on an event that a
+//! stop makes readable, and no longer than to the deadline.
 
 use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    cell::RefCell,
+    io, mem,
+    os::fd::{AsFd, OwnedFd},
+    ptr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use kvm_ioctls::VcpuFd;
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use vmm_sys_util::signal;
 
-/// Why a run was told to stop.
+/// How often a thread that runs a guest takes its output at least.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Why a call was told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopReason {
     Interrupted,
     DeadlineExceeded,
-    /// The housekeeping thread could not go on; it kept the reason.
-    OutputFailed,
 }
+
+/// A call that was told to stop while it waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stopped;
 
 /// Shared between the thread that runs a VM and those that may stop it.
 #[derive(Debug)]
 pub(crate) struct Control {
     state: Mutex<State>,
-    /// Readable once a stop was asked for.
+    /// Readable while the call is told to stop.
     event: OwnedFd,
+    /// Interrupts the call when it becomes readable.
+    interrupt_on: Option<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// Number of the call that runs, or of the next one.
+    call: u64,
+    running: bool,
     reason: Option<StopReason>,
+    deadline: Option<Instant>,
     /// The thread that is in [`Control::attach`], as pthread_kill wants it.
     thread: Option<libc::pthread_t>,
 }
 
-/// Ends a run from any thread, at any moment.
+/// Ends one call from any thread, at any moment.
+///
+/// It belongs to the call that runs when it is made, or else to the next one. Later calls are never meant by it: once its
+/// call is over, it does nothing.
 #[derive(Debug, Clone)]
-pub struct InterruptHandle(Arc<Control>);
+pub struct InterruptHandle {
+    control: Arc<Control>,
+    call: u64,
+}
 
 impl InterruptHandle {
-    pub(crate) fn new(control: Arc<Control>) -> Self {
-        Self(control)
+    /// Ends the call that this handle belongs to, or lets it end as soon as it begins. `false` if it is over already.
+    pub fn interrupt(&self) -> bool {
+        self.control.stop(StopReason::Interrupted, self.call)
     }
 
-    /// Ends the run that this handle belongs to with [`crate::Ending::Interrupted`]. Does nothing if it ended already.
-    pub fn interrupt(&self) {
-        self.0.stop(StopReason::Interrupted);
+    /// Ends whatever call runs at this moment, if one does: for a supervisor that ends everything. `false` if none runs.
+    pub fn interrupt_any(&self) -> bool {
+        let state = self.control.lock();
+        let call = state.call;
+        state.running && self.control.stop_locked(state, StopReason::Interrupted, call)
     }
 }
 
 impl Control {
-    pub(crate) fn new() -> io::Result<Arc<Self>> {
+    pub(crate) fn new(interrupt_on: Option<OwnedFd>) -> io::Result<Arc<Self>> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Arc::new(Self { state: Mutex::default(), event }))
+        Ok(Arc::new(Self { state: Mutex::default(), event, interrupt_on }))
     }
 
-    /// Asks the run to stop; the first reason counts.
-    pub(crate) fn stop(&self, reason: StopReason) {
+    /// A handle for the call that runs, or for the next one.
+    pub(crate) fn handle(self: &Arc<Self>) -> InterruptHandle {
+        InterruptHandle { control: Arc::clone(self), call: self.lock().call }
+    }
+
+    /// Begins a call.
+    pub(crate) fn begin(&self, deadline: Option<Instant>) {
         let mut state = self.lock();
+        (state.running, state.deadline) = (true, deadline);
+    }
+
+    /// Ends the call: what was meant for it means nothing any more.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        let was_stopped = state.reason.take().is_some();
+        (state.running, state.deadline) = (false, None);
+        state.call += 1;
+        if was_stopped {
+            // Under the lock, so that no stop of a later call is taken away.
+            let mut count = [0; 8];
+            let _not_readable_if_writing_failed = rustix::io::read(&self.event, &mut count);
+        }
+    }
+
+    fn stop(&self, reason: StopReason, call: u64) -> bool {
+        self.stop_locked(self.lock(), reason, call)
+    }
+
+    /// The first reason counts.
+    fn stop_locked(&self, mut state: MutexGuard<'_, State>, reason: StopReason, call: u64) -> bool {
+        if state.call != call {
+            return false;
+        }
         if state.reason.is_some() {
-            return;
+            return true;
         }
         state.reason = Some(reason);
-        // An eventfd that never was read takes this write.
+        // An eventfd takes this write once in each call.
         let written = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         debug_assert!(written.is_ok());
         if let Some(thread) = state.thread {
@@ -77,25 +132,73 @@ impl Control {
             let result = unsafe { libc::pthread_kill(thread, kick_signal()) };
             debug_assert_eq!(result, 0);
         }
+        true
     }
 
-    /// Why to stop, if so.
+    /// Why to stop, if so, as far as somebody asked for it.
     pub(crate) fn stop_reason(&self) -> Option<StopReason> {
         self.lock().reason
     }
 
-    /// Becomes readable when a stop is asked for, and stays so.
-    pub(crate) fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+    /// The same, after a look at the clock and at the descriptor that interrupts.
+    pub(crate) fn look(&self) -> Option<StopReason> {
+        let (call, deadline) = {
+            let state = self.lock();
+            (state.call, state.deadline)
+        };
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.stop(StopReason::DeadlineExceeded, call);
+        }
+        if let Some(fd) = &self.interrupt_on {
+            let mut fds = [PollFd::from_borrowed_fd(fd.as_fd(), PollFlags::IN)];
+            if poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+                self.stop(StopReason::Interrupted, call);
+            }
+        }
+        self.stop_reason()
     }
 
-    /// Makes the calling thread the one that is kicked, until the returned value is dropped.
-    pub(crate) fn attach<'a>(&'a self, vcpu: &VcpuFd) -> io::Result<Attached<'a>> {
-        let was_blocked = block_kick_signal()?;
-        let attached = Attached { control: self, was_blocked };
-        unblock_kick_signal_in_run(vcpu)?;
+    /// When the call has to be over.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.lock().deadline
+    }
+
+    /// poll(2) until one of `fds` is ready, `timeout` passed or the call is to stop; what was found for each.
+    pub(crate) fn poll(&self, fds: &[PollFd<'_>], timeout: Option<Duration>) -> io::Result<Result<Vec<PollFlags>, Stopped>> {
+        let mut all = vec![PollFd::new(&self.event, PollFlags::IN)];
+        all.extend(self.interrupt_on.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let own = all.len();
+        all.extend(fds.iter().cloned());
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let deadline = self.deadline();
+            let until = [end, deadline].into_iter().flatten().min();
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            // Longer than can be told is for ever.
+            let left = left.and_then(|left| Timespec::try_from(left).ok());
+            let ready = match poll(&mut all, left.as_ref()) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result?,
+            };
+            let stopping = all.iter().take(own).any(|fd| !fd.revents().is_empty());
+            let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
+            if (stopping || late) && self.look().is_some() {
+                return Ok(Err(Stopped));
+            }
+            if ready > 0 || end.is_some_and(|end| end <= Instant::now()) {
+                return Ok(Ok(all.iter().skip(own).map(PollFd::revents).collect()));
+            }
+        }
+    }
+
+    /// Makes the calling thread the one that is kicked, until the returned value is dropped, and begins its ticks.
+    pub(crate) fn attach(self: &Arc<Self>, vcpu: &VcpuFd) -> io::Result<Attached> {
+        let before = block_kick_signal()?;
+        let attached = Attached { control: Arc::clone(self), before };
+        unblock_kick_signal_in_run(vcpu, &attached.before)?;
         // SAFETY: no precondition.
         self.lock().thread = Some(unsafe { libc::pthread_self() });
+        attached.arm()?;
         Ok(attached)
     }
 
@@ -105,30 +208,97 @@ impl Control {
 }
 
 /// See [`Control::attach`].
-#[derive(Debug)]
-pub(crate) struct Attached<'a> {
-    control: &'a Control,
-    was_blocked: bool,
+pub(crate) struct Attached {
+    control: Arc<Control>,
+    /// The signal mask of the thread as it was.
+    before: libc::sigset_t,
 }
 
-impl Attached<'_> {
-    /// Takes a kick off the queue, so that the next KVM_RUN does not end for it.
+impl Attached {
+    /// Takes a kick off the queue, so that the next KVM_RUN does not end for it, and lets the next tick come in time.
     pub(crate) fn take_kick(&self) {
-        if let Err(error) = signal::clear_signal(kick_signal()) {
-            tracing::warn!(?error, "the kick signal cannot be taken off the queue");
+        clear_kick_signal();
+        if let Err(error) = self.arm() {
+            tracing::warn!(%error, "the next tick does not come");
         }
+    }
+
+    /// The next kick comes with the tick, or with the deadline if that is earlier.
+    fn arm(&self) -> io::Result<()> {
+        let left = self.control.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        Ticker::set(left.map_or(TICK, |left| left.min(TICK)))
     }
 }
 
-impl Drop for Attached<'_> {
+impl Drop for Attached {
     fn drop(&mut self) {
         self.control.lock().thread = None;
-        self.take_kick();
-        if !self.was_blocked
-            && let Err(error) = signal::unblock_signal(kick_signal())
-        {
-            tracing::warn!(?error, "the kick signal stays blocked in this thread");
-        }
+        Ticker::stop();
+        clear_kick_signal();
+        // SAFETY: the mask is one that the kernel gave.
+        let result = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
+        debug_assert_eq!(result, 0);
+    }
+}
+
+/// A timer that sends the kick signal to the thread that made it.
+struct Ticker(libc::timer_t);
+
+thread_local! {
+    /// Made once in each thread that runs a guest.
+    static TICKER: RefCell<Option<Ticker>> = const { RefCell::new(None) };
+}
+
+impl Ticker {
+    fn new() -> io::Result<Self> {
+        // SAFETY: zeros are a value of this plain structure; no precondition for gettid.
+        let (mut event, thread): (libc::sigevent, _) = unsafe { (mem::zeroed(), libc::gettid()) };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = kick_signal();
+        event.sigev_notify_thread_id = thread;
+        let mut timer = ptr::null_mut();
+        // SAFETY: both pointers are to values that live through the call.
+        let result = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
+        if result == 0 { Ok(Self(timer)) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Sends the signal once, after this time. The thread blocks it.
+    fn set(after: Duration) -> io::Result<()> {
+        TICKER.with_borrow_mut(|ticker| {
+            let ticker = match ticker {
+                Some(ticker) => ticker,
+                None => ticker.insert(Self::new()?),
+            };
+            // Zero would stop it.
+            ticker.set_time(after.max(Duration::from_nanos(1)))
+        })
+    }
+
+    fn stop() {
+        TICKER.with_borrow(|ticker| {
+            let stopped = ticker.as_ref().map(|ticker| ticker.set_time(Duration::ZERO));
+            debug_assert!(stopped.is_none_or(|result| result.is_ok()));
+        });
+    }
+
+    fn set_time(&self, after: Duration) -> io::Result<()> {
+        let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = libc::timespec {
+            tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_nsec: libc::c_long::from(after.subsec_nanos().cast_signed()),
+        };
+        let time = libc::itimerspec { it_interval: none, it_value: value };
+        // SAFETY: the timer exists as long as this value, and the pointer is to a value that lives through the call.
+        let result = unsafe { libc::timer_settime(self.0, 0, &raw const time, ptr::null_mut()) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        // SAFETY: the timer exists until here.
+        let result = unsafe { libc::timer_delete(self.0) };
+        debug_assert_eq!(result, 0);
     }
 }
 
@@ -137,13 +307,33 @@ fn kick_signal() -> libc::c_int {
     signal::SIGRTMAX()
 }
 
-/// Whether it was blocked before.
-fn block_kick_signal() -> io::Result<bool> {
-    match signal::block_signal(kick_signal()) {
-        Ok(()) => Ok(false),
-        Err(signal::Error::SignalAlreadyBlocked(_)) => Ok(true),
-        Err(error) => Err(io::Error::other(format!("cannot block the kick signal: {error:?}"))),
+fn kick_signal_set() -> libc::sigset_t {
+    // SAFETY: zeros are a value of this plain structure, which the first call makes an empty set; the signal exists.
+    unsafe {
+        let mut set = mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, kick_signal());
+        set
     }
+}
+
+/// The mask as it was before.
+fn block_kick_signal() -> io::Result<libc::sigset_t> {
+    let set = kick_signal_set();
+    // SAFETY: zeros are a value of this plain structure; both pointers are to values that live through the call.
+    let (result, before) = unsafe {
+        let mut before = mem::zeroed();
+        (libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before), before)
+    };
+    if result == 0 { Ok(before) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
+/// Takes all kicks off the queue.
+fn clear_kick_signal() {
+    let set = kick_signal_set();
+    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointers are to values that live through the call, or null where that means that nothing is wanted.
+    while unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const now) } > 0 {}
 }
 
 /// struct kvm_signal_mask of the KVM API with the kernel's signal set of 64 bits.
@@ -155,16 +345,16 @@ struct SignalMask {
 }
 
 /// Inside KVM_RUN all signals that the thread blocks stay blocked, but for the kick.
-fn unblock_kick_signal_in_run(vcpu: &VcpuFd) -> io::Result<()> {
+fn unblock_kick_signal_in_run(vcpu: &VcpuFd, blocked: &libc::sigset_t) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     vmm_sys_util::ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, kvm_bindings::KVMIO, 0x8b, u32);
 
-    let blocked =
-        signal::get_blocked_signals().map_err(|error| io::Error::other(format!("cannot read the signal mask: {error:?}")))?;
-    let bit = |number: libc::c_int| u32::try_from(number - 1).map_or(0, |shift| 1u64.checked_shl(shift).unwrap_or(0));
-    let set = blocked.into_iter().map(bit).fold(0, |set, bit| set | bit) & !bit(kick_signal());
-    let [low, high] = [set & 0xffff_ffff, set >> 32].map(|half| u32::try_from(half).unwrap_or(0));
-    let mask = SignalMask { bytes: 8, set: [low, high] };
+    // SAFETY: the set is one that the kernel gave. Numbers that are no signals are told by -1.
+    let is_blocked = |number: libc::c_int| unsafe { libc::sigismember(blocked, number) } == 1;
+    let half = |first: libc::c_int| {
+        (0..32).filter(|bit| first + bit != kick_signal() && is_blocked(first + bit)).fold(0u32, |set, bit| set | 1 << bit)
+    };
+    let mask = SignalMask { bytes: 8, set: [half(1), half(33)] };
     // SAFETY: the argument is a kvm_signal_mask of the size that it says, and lives through the call.
     let result = unsafe { vmm_sys_util::ioctl::ioctl_with_ref(&vcpu.as_raw_fd(), KVM_SET_SIGNAL_MASK(), &mask) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -173,17 +363,57 @@ fn unblock_kick_signal_in_run(vcpu: &VcpuFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::event::{PollFd, PollFlags, poll};
+
+    fn is_readable(control: &Control) -> bool {
+        let mut fds = [PollFd::new(&control.event, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default())).unwrap() == 1
+    }
 
     #[test]
-    fn the_first_reason_counts_and_the_event_stays() {
-        let control = Control::new().unwrap();
+    fn the_first_reason_counts_until_the_call_is_over() {
+        let control = Control::new(None).unwrap();
         assert_eq!(control.stop_reason(), None);
-        control.stop(StopReason::DeadlineExceeded);
-        InterruptHandle::new(Arc::clone(&control)).interrupt();
+        control.begin(Some(Instant::now()));
+        assert_eq!(control.look(), Some(StopReason::DeadlineExceeded));
+        assert!(control.handle().interrupt());
         assert_eq!(control.stop_reason(), Some(StopReason::DeadlineExceeded));
-        let event = control.event();
-        let mut fds = [PollFd::new(&event, PollFlags::IN)];
-        assert_eq!(poll(&mut fds, None).unwrap(), 1);
+        assert!(is_readable(&control));
+        control.end();
+        assert_eq!(control.stop_reason(), None);
+        assert!(!is_readable(&control));
+    }
+
+    #[test]
+    fn a_handle_means_one_call_only() {
+        let control = Control::new(None).unwrap();
+        let first = control.handle();
+        assert!(!first.interrupt_any(), "no call runs");
+        control.begin(None);
+        control.end();
+        assert!(!first.interrupt(), "its call is over");
+        control.begin(None);
+        assert_eq!(control.stop_reason(), None);
+        assert!(first.interrupt_any());
+        assert_eq!(control.stop_reason(), Some(StopReason::Interrupted));
+        control.end();
+        assert!(control.handle().interrupt(), "one for the next call");
+        control.begin(None);
+        assert_eq!(control.stop_reason(), Some(StopReason::Interrupted));
+    }
+
+    #[test]
+    fn waiting_ends_with_the_deadline_the_timeout_or_an_interrupt() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let control = Control::new(Some(reader.into())).unwrap();
+        control.begin(None);
+        assert_eq!(control.poll(&[], Some(Duration::from_millis(1))).unwrap(), Ok(Vec::new()));
+        control.end();
+        control.begin(Some(Instant::now() + Duration::from_millis(1)));
+        assert_eq!(control.poll(&[], None).unwrap(), Err(Stopped));
+        control.end();
+        control.begin(None);
+        drop(writer);
+        assert_eq!(control.poll(&[], None).unwrap(), Err(Stopped));
+        assert_eq!(control.stop_reason(), Some(StopReason::Interrupted));
     }
 }

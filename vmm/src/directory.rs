@@ -50,6 +50,12 @@ impl Directory {
         }
     }
 
+    /// The same directory, opened once more.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        let Self { file, host, guest, access } = self;
+        Ok(Self { file: file.try_clone()?, host: host.clone(), guest: guest.clone(), access: *access })
+    }
+
     /// Where it is on the host.
     pub fn host(&self) -> &Path {
         &self.host

@@ -259,9 +259,6 @@ pub enum HostFailure {
     /// The machine in guest memory could not be read or changed.
     #[error("the guest machine cannot be reached: {0}")]
     Machine(String),
-    /// The output could not be taken or written, for a reason that was lost.
-    #[error("the output could not be written")]
-    OutputFailed,
     /// The host told that the writing of a file failed, when the program had been told that it was written, and had not asked
     /// since.
     #[error(

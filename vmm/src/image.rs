@@ -96,6 +96,8 @@ pub struct KernelImage {
     data: Vec<u8>,
     data_bytes: u64,
     entry: u64,
+    /// Of all that a guest sees of it.
+    digest: OnceLock<blake3::Hash>,
 }
 
 /// How much of a file is read: an image with all its symbols is far smaller.
@@ -138,7 +140,14 @@ impl KernelImage {
         let regions = unsafe { vec![mapping.region(IMAGE.start)?, data.region(KERNEL_DATA.start)?] };
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
         Elf::load(&memory, None, &mut Cursor::new(bytes), None).map_err(|error| ImageError::Malformed(error.to_string()))?;
-        Ok(Self { mapping, segments: plan.segments, data: plan.data, data_bytes: plan.data_bytes, entry: plan.entry })
+        Ok(Self {
+            mapping,
+            segments: plan.segments,
+            data: plan.data,
+            data_bytes: plan.data_bytes,
+            entry: plan.entry,
+            digest: OnceLock::new(),
+        })
     }
 
     pub(crate) fn mapping(&self) -> &Mapping {
@@ -159,6 +168,24 @@ impl KernelImage {
 
     pub(crate) fn entry(&self) -> u64 {
         self.entry
+    }
+
+    /// A digest of all that a guest sees of the image: who has the same one can go on with a snapshot.
+    pub(crate) fn digest(&self) -> blake3::Hash {
+        *self.digest.get_or_init(|| {
+            let mut hasher = blake3::Hasher::new();
+            let mut page = [0; PAGE_BYTES as usize];
+            for segment in &self.segments {
+                hasher.update(&segment.start.to_le_bytes()).update(&segment.end.to_le_bytes());
+                for at in (segment.start..segment.end).step_by(page.len()) {
+                    // Segments lie in the mapping, in whole pages.
+                    let _inside = self.mapping.read(at - IMAGE.start, &mut page);
+                    hasher.update(&page);
+                }
+            }
+            hasher.update(&self.entry.to_le_bytes()).update(&self.data_bytes.to_le_bytes()).update(&self.data);
+            hasher.finalize()
+        })
     }
 }
 

@@ -27,15 +27,18 @@ mod control;
 mod directory;
 mod ending;
 mod exit;
-mod housekeeping;
 mod image;
 pub mod inspect;
 mod kvm;
+mod machine;
 mod memory;
 mod module;
+mod pagemap;
+mod ram_image;
 mod ramdisk;
 mod request;
 mod run;
+mod sandbox;
 mod service;
 mod slots;
 mod stats;
@@ -43,7 +46,9 @@ mod tables;
 mod vcpu;
 mod vm;
 
-pub use config::{Config, ConfigError, Entry, Input, Limits, LogLevel, Output, SharedBuffer};
+pub use config::{
+    ClockSource, Config, ConfigError, Entry, Input, InputCallback, Limits, LogLevel, Output, OutputCallback, SharedBuffer,
+};
 pub use confinement::{Confinement, ConfinementError, ConfinementSupport, Layer};
 pub use control::InterruptHandle;
 pub use directory::{Access, Directory, DirectoryError};
@@ -52,6 +57,12 @@ pub use image::{ImageError, KernelImage};
 pub use kvm::{KvmError, open as open_kvm};
 pub use memory::MemoryError;
 pub use module::{Module, ModuleError};
+pub use mote_abi::value::ValueType;
 pub use ramdisk::{Ramdisk, RamdiskError};
-pub use stats::{ExitCounts, Phases, Stats};
+pub use sandbox::{
+    AccessError, BuildError, CallError, Caller, Checkout, CopyBuilder, Export, ExportType, Func, FuncRef, FuncType, HostClosure,
+    HostError, HostReturned, Instance, LoadError, Poison, Pool, PoolError, PoolOptions, PoolStats, Pooled, Progress, Sandbox,
+    SandboxBuilder, SandboxState, Snapshot, SnapshotError, SnapshotInfo, Value, WasmType, WasmValues,
+};
+pub use stats::{Counters, ExitCounts, Phases, Stats};
 pub use vm::{Report, Vm, VmError};

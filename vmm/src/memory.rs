@@ -4,6 +4,7 @@
 //! `vm-memory`, whose accesses are checked and volatile.
 
 use std::{
+    fs::File,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
@@ -12,7 +13,10 @@ use std::{
 use mote_abi::layout::{
     BASE, CHUNK_BYTES, HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, POOL_FAR, POOL_NEAR, RING_DATA, RING_HEAD, STACK,
 };
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::{
+    fs::{MemfdFlags, SealFlags},
+    mm::{Advice, MapFlags, ProtFlags},
+};
 use thiserror::Error;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, mmap::MmapRegionBuilder};
 
@@ -72,11 +76,17 @@ impl Mapping {
 
     /// A file from its beginning, read-only. Later changes of the file by others may or may not be seen.
     pub(crate) fn file(what: &'static str, file: BorrowedFd<'_>, bytes: u64) -> Result<Self, MemoryError> {
+        Self::part_of_file(what, file, 0, bytes)
+    }
+
+    /// The same from an offset on, which is a multiple of the page size.
+    pub(crate) fn part_of_file(what: &'static str, file: BorrowedFd<'_>, from: u64, bytes: u64) -> Result<Self, MemoryError> {
         let error = |source: io::Error| MemoryError::Map { what, bytes, source };
         let used_bytes = usize::try_from(bytes).map_err(|_| error(io::ErrorKind::OutOfMemory.into()))?;
         // SAFETY: a new mapping at an address that the kernel chooses changes no memory that exists. No reference to
         // its contents is ever made, so that others may change the file.
-        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), used_bytes, ProtFlags::READ, MapFlags::PRIVATE, file.as_fd(), 0) };
+        let start =
+            unsafe { rustix::mm::mmap(ptr::null_mut(), used_bytes, ProtFlags::READ, MapFlags::PRIVATE, file.as_fd(), from) };
         let start = NonNull::new(start.map_err(|errno| error(errno.into()))?.cast::<u8>())
             .ok_or_else(|| error(io::ErrorKind::OutOfMemory.into()))?;
         Ok(Self { start, mapped_bytes: used_bytes, offset: 0, bytes: used_bytes })
@@ -119,18 +129,186 @@ impl Mapping {
         }
     }
 
+    /// Puts a part of a file in the place of what was there, as private memory: what is written does not reach the file.
+    pub(crate) fn overlay(&self, offset: u64, bytes: u64, backing: &Backing, from: u64) -> Result<(), MemoryError> {
+        if from.checked_add(bytes).is_none_or(|end| end > backing.bytes) {
+            return Err(MemoryError::Layout(format!("{bytes} bytes from {from} lie beyond the end of a file")));
+        }
+        self.replace(backing.what, offset, bytes, Some((backing.file.as_fd(), from)))
+    }
+
+    /// Puts zeros in the place of what was there.
+    pub(crate) fn clear(&self, offset: u64, bytes: u64) -> Result<(), MemoryError> {
+        self.replace("guest RAM", offset, bytes, None)
+    }
+
+    fn replace(
+        &self,
+        what: &'static str,
+        offset: u64,
+        bytes: u64,
+        file: Option<(BorrowedFd<'_>, u64)>,
+    ) -> Result<(), MemoryError> {
+        let error = |source: io::Error| MemoryError::Map { what, bytes, source };
+        let start = self.part(offset, bytes).ok_or_else(|| error(io::ErrorKind::InvalidInput.into()))?;
+        let length = usize::try_from(bytes).unwrap_or(0);
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE);
+        // SAFETY: the range was checked to lie in this mapping, to which there are no references: guest memory is accessed
+        // by pointers that stay valid, as the new memory has the same place and rights.
+        let mapped = unsafe {
+            match file {
+                Some((file, from)) => rustix::mm::mmap(start.cast(), length, protection, flags, file, from),
+                None => rustix::mm::mmap_anonymous(start.cast(), length, protection, flags),
+            }
+        };
+        mapped.map(drop).map_err(|errno| error(errno.into()))
+    }
+
+    /// Gives up what was written to private pages: they are the file's again, or zeros. Failing is no error, but told.
+    pub(crate) fn drop_pages(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let start = self.part(offset, bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: the range was checked to lie in this mapping, to which there are no references.
+        let result = unsafe { libc::madvise(start.cast(), usize::try_from(bytes).unwrap_or(0), libc::MADV_DONTNEED) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// The address of a part, if it lies in this mapping.
+    fn part(&self, offset: u64, bytes: u64) -> Option<*mut u8> {
+        offset.checked_add(bytes).filter(|end| *end <= self.bytes.next_multiple_of(4096) as u64)?;
+        Some(self.start.as_ptr().wrapping_add(self.offset + usize::try_from(offset).ok()?))
+    }
+
+    /// Copies between `bytes` bytes at `other` and what lies at `offset`. With `carefully` a page that is not there any more,
+    /// as of a file that was cut short, is an error; otherwise it is a signal.
+    ///
+    /// # Safety
+    ///
+    /// `other` is memory of this process that is valid for this, and not of this mapping. If bytes are copied in, this mapping
+    /// can be written.
+    unsafe fn copy(&self, offset: u64, other: *mut u8, bytes: usize, direction: Direction, carefully: bool) -> io::Result<()> {
+        let here = self.part(offset, bytes as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        if !carefully {
+            // SAFETY: the range was checked to lie in this mapping; the other is valid and apart, by the contract of this
+            // function. No reference is made to the mapping, which a guest may be changing.
+            unsafe {
+                match direction {
+                    Direction::Out => ptr::copy_nonoverlapping(here.cast_const(), other, bytes),
+                    Direction::In => ptr::copy_nonoverlapping(other.cast_const(), here, bytes),
+                }
+            }
+            return Ok(());
+        }
+        let [there, here] = [other, here].map(|start| libc::iovec { iov_base: start.cast(), iov_len: bytes });
+        let (process, none) = (std::process::id().cast_signed(), 0);
+        // SAFETY: one vector of each, and both ranges as above; the kernel checks what it touches.
+        let copied = unsafe {
+            match direction {
+                Direction::Out => libc::process_vm_readv(process, &raw const there, 1, &raw const here, 1, none),
+                Direction::In => libc::process_vm_writev(process, &raw const there, 1, &raw const here, 1, none),
+            }
+        };
+        match usize::try_from(copied) {
+            Ok(copied) if copied == bytes => Ok(()),
+            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Copies into `to` what lies at `offset`.
+    pub(crate) fn read(&self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        // SAFETY: `to` is memory of Rust, to which nothing else refers.
+        unsafe { self.copy(offset, to.as_mut_ptr(), to.len(), Direction::Out, false) }
+    }
+
+    /// Copies `from` to what lies at `offset`.
+    #[cfg(test)]
+    pub(crate) fn write(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        // SAFETY: `from` is memory of Rust, which is only read; tests write to mappings that can be written.
+        unsafe { self.copy(offset, from.as_ptr().cast_mut(), from.len(), Direction::In, false) }
+    }
+
+    /// Makes what lies at `offset` equal to `bytes` bytes of `source`; whether it was not before. `None` for a range that
+    /// does not exist in both.
+    pub(crate) fn make_equal(&self, offset: u64, bytes: u64, source: Source<'_>) -> Option<bool> {
+        let to = self.part(offset, bytes)?;
+        let length = usize::try_from(bytes).ok()?;
+        let from = match source {
+            Source::Bytes(given) => given.get(..length)?.as_ptr(),
+            Source::Mapping(mapping, offset) => mapping.part(offset, bytes)?.cast_const(),
+        };
+        // SAFETY: both ranges were checked to be mapped, this one for writes, and are of different mappings. The guest does
+        // not run while its memory is restored, and the source is a sealed file or memory of this process, so neither
+        // changes.
+        unsafe {
+            let differs = libc::memcmp(to.cast(), from.cast(), length) != 0;
+            if differs {
+                ptr::copy_nonoverlapping(from, to, length);
+            }
+            Some(differs)
+        }
+    }
+
+    /// Whether a part holds the same as `bytes` bytes of another mapping.
+    pub(crate) fn equals(&self, offset: u64, bytes: u64, other: &Self, other_offset: u64) -> bool {
+        let (Some(a), Some(b)) = (self.part(offset, bytes), other.part(other_offset, bytes)) else { return false };
+        // SAFETY: both ranges were checked to be mapped. The guest does not run, and the other is a sealed file.
+        unsafe { libc::memcmp(a.cast(), b.cast(), usize::try_from(bytes).unwrap_or(0)) == 0 }
+    }
+
+    /// Whether all of a part is zeros. Untouched pages of it become present.
+    pub(crate) fn is_zero(&self, offset: u64, bytes: u64) -> bool {
+        let Some(start) = self.part(offset, bytes) else { return false };
+        let words = usize::try_from(bytes / 8).unwrap_or(0);
+        // SAFETY: the range was checked to lie in this mapping, which is aligned to pages. The guest does not run.
+        (0..words).all(|word| unsafe { start.cast::<u64>().add(word).read() } == 0)
+    }
+
+    /// Writes a part to a file.
+    pub(crate) fn save(&self, offset: u64, bytes: u64, file: BorrowedFd<'_>, at: u64) -> io::Result<()> {
+        let (mut offset, mut left, mut at) = (offset, bytes, to_offset(at)?);
+        while left > 0 {
+            let start = self.part(offset, left).ok_or(io::ErrorKind::InvalidInput)?;
+            let length = usize::try_from(left).unwrap_or(0);
+            // SAFETY: the range was checked to lie in this mapping; the kernel reads it, and tells if it cannot.
+            let written = unsafe { libc::pwrite(file.as_raw_fd(), start.cast_const().cast(), length, at) };
+            let written = u64::try_from(written).map_err(|_| io::Error::last_os_error())?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            (offset, left, at) = (offset + written, left - written, at.saturating_add_unsigned(written));
+        }
+        Ok(())
+    }
+
+    /// Reads a part from a file.
+    pub(crate) fn load(&self, offset: u64, bytes: u64, file: BorrowedFd<'_>, at: u64) -> io::Result<()> {
+        let (mut offset, mut left, mut at) = (offset, bytes, to_offset(at)?);
+        while left > 0 {
+            let start = self.part(offset, left).ok_or(io::ErrorKind::InvalidInput)?;
+            let length = usize::try_from(left).unwrap_or(0);
+            // SAFETY: the range was checked to lie in this mapping, which can be written and to which there are no references.
+            let read = unsafe { libc::pread(file.as_raw_fd(), start.cast(), length, at) };
+            let read = u64::try_from(read).map_err(|_| io::Error::last_os_error())?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            (offset, left, at) = (offset + read, left - read, at.saturating_add_unsigned(read));
+        }
+        Ok(())
+    }
+
     /// This mapping as a region of guest memory.
     ///
     /// # Safety
     ///
-    /// The mapping is anonymous, and the region, its copies included, does not outlive it.
+    /// The mapping can be written, and the region, its copies included, does not outlive it.
     pub(crate) unsafe fn region(&self, at: u64) -> Result<GuestRegionMmap, MemoryError> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let start = self.start.as_ptr().wrapping_add(self.offset);
         let builder = MmapRegionBuilder::new(self.bytes).with_mmap_prot(protection).with_mmap_flags(flags);
-        // SAFETY: an anonymous mapping has this protection and these flags, and outlives the region, by the contract of
-        // this function.
+        // SAFETY: a private mapping that can be written has this protection, and outlives the region, by the contract of
+        // this function. That parts of it may be of files matters to nobody.
         let region = unsafe { builder.with_raw_mmap_pointer(start) }.build();
         let region = region.map_err(|error| MemoryError::Layout(error.to_string()))?;
         GuestRegionMmap::new(region, GuestAddress(at)).ok_or_else(|| MemoryError::Layout(format!("region at {at:#x} overflows")))
@@ -145,6 +323,65 @@ impl Drop for Mapping {
     }
 }
 
+/// Which way bytes are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// Out of guest memory.
+    Out,
+    /// Into it.
+    In,
+}
+
+/// What guest memory is made equal to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Source<'a> {
+    Bytes(&'a [u8]),
+    /// From an offset on.
+    Mapping(&'a Mapping, u64),
+}
+
+/// A file whose parts become memory of guests.
+#[derive(Debug)]
+pub(crate) struct Backing {
+    what: &'static str,
+    pub(crate) file: File,
+    bytes: u64,
+    /// All of it, if nobody can change it any more.
+    pub(crate) view: Option<Mapping>,
+}
+
+impl Backing {
+    /// A file in memory of this size, to be filled and then sealed.
+    pub(crate) fn in_memory(what: &'static str, bytes: u64) -> Result<Self, MemoryError> {
+        let error = |errno: rustix::io::Errno| MemoryError::Map { what, bytes, source: errno.into() };
+        let fd = rustix::fs::memfd_create("mote-snapshot", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(error)?;
+        rustix::fs::ftruncate(&fd, bytes).map_err(error)?;
+        Ok(Self { what, file: File::from(fd), bytes, view: None })
+    }
+
+    /// Lets nobody change it any more, this process included.
+    pub(crate) fn seal(mut self) -> Result<Self, MemoryError> {
+        let (what, bytes) = (self.what, self.bytes);
+        let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&self.file, seals).map_err(|errno| MemoryError::Map { what, bytes, source: errno.into() })?;
+        self.view = Some(Mapping::file(what, self.file.as_fd(), bytes)?);
+        Ok(self)
+    }
+
+    /// A file that others may be able to change.
+    pub(crate) fn from_file(what: &'static str, file: File, bytes: u64) -> Self {
+        Self { what, file, bytes, view: None }
+    }
+
+    /// A sealed file in memory with these contents.
+    #[cfg(test)]
+    pub(crate) fn from_bytes(what: &'static str, contents: &[u8]) -> Result<Self, MemoryError> {
+        let backing = Self::in_memory(what, contents.len() as u64)?;
+        std::os::unix::fs::FileExt::write_all_at(&backing.file, contents, 0).unwrap();
+        backing.seal()
+    }
+}
+
 /// The RAM of one VM.
 #[derive(Debug)]
 pub(crate) struct GuestRam {
@@ -155,6 +392,14 @@ pub(crate) struct GuestRam {
     /// The rest of the pool, if there is so much RAM.
     pub(crate) far: Option<Mapping>,
     pub(crate) pool_bytes: u64,
+    /// Whether parts of the pool are of a file that others may be able to change.
+    pub(crate) is_of_file: bool,
+}
+
+/// Where a range of guest-physical addresses lies in a mapping: which, and at which offset.
+pub(crate) struct Place<'a> {
+    pub(crate) mapping: &'a Mapping,
+    pub(crate) offset: u64,
 }
 
 impl GuestRam {
@@ -164,7 +409,7 @@ impl GuestRam {
         let near_pool_bytes = pool_bytes.min(POOL_NEAR.bytes());
         let near = Mapping::anonymous("guest RAM", POOL_NEAR.start - BASE.start + near_pool_bytes)?;
         near.use_small_pages(0, near.bytes());
-        // SAFETY: both mappings are anonymous and become fields of the value that owns the regions, dropped after them; the
+        // SAFETY: both mappings can be written and become fields of the value that owns the regions, dropped after them; the
         // memory is only lent out.
         let mut regions = vec![unsafe { near.region(BASE.start)? }];
         let far = match pool_bytes - near_pool_bytes {
@@ -177,7 +422,7 @@ impl GuestRam {
             regions.push(unsafe { far.region(POOL_FAR.start)? });
         }
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
-        Ok(Self { memory, near, far, pool_bytes })
+        Ok(Self { memory, near, far, pool_bytes, is_of_file: false })
     }
 
     /// Makes the pages present that every kernel touches before it runs a module of `module_bytes`: from the host that
@@ -204,6 +449,45 @@ impl GuestRam {
         } else {
             warm(heap, CHUNK_BYTES);
         }
+    }
+
+    /// All zeros, and nothing touched.
+    pub(crate) fn clear(&self) -> Result<(), MemoryError> {
+        [Some(&self.near), self.far.as_ref()].into_iter().flatten().try_for_each(|mapping| mapping.clear(0, mapping.bytes()))
+    }
+
+    /// Makes these ranges of guest-physical addresses present.
+    pub(crate) fn populate(&self, ranges: &[std::ops::Range<u64>]) {
+        for range in ranges {
+            if let Some(Place { mapping, offset }) = self.place(range.start, range.end - range.start) {
+                mapping.populate(offset, range.end - range.start);
+            }
+        }
+    }
+
+    /// Where guest-physical addresses from `start` on lie; `None` if not all are RAM of one mapping.
+    pub(crate) fn place(&self, start: u64, bytes: u64) -> Option<Place<'_>> {
+        let (mapping, first) = match &self.far {
+            Some(far) if start >= POOL_FAR.start => (far, POOL_FAR.start),
+            _ => (&self.near, BASE.start),
+        };
+        let offset = start.checked_sub(first)?;
+        offset.checked_add(bytes).filter(|end| *end <= mapping.bytes())?;
+        Some(Place { mapping, offset })
+    }
+
+    /// Reads RAM of the pool. Where it may be of a file that somebody cuts short, that is an error and not a signal.
+    pub(crate) fn read_pool(&self, start: u64, to: &mut [u8]) -> io::Result<()> {
+        let place = self.place(start, to.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: `to` is memory of Rust, to which nothing else refers.
+        unsafe { place.mapping.copy(place.offset, to.as_mut_ptr(), to.len(), Direction::Out, self.is_of_file) }
+    }
+
+    /// Writes RAM of the pool.
+    pub(crate) fn write_pool(&self, start: u64, from: &[u8]) -> io::Result<()> {
+        let place = self.place(start, from.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: `from` is memory of Rust, which is only read; RAM can be written.
+        unsafe { place.mapping.copy(place.offset, from.as_ptr().cast_mut(), from.len(), Direction::In, self.is_of_file) }
     }
 
     /// Checked access by guest-physical address.

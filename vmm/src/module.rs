@@ -110,8 +110,8 @@ impl Module {
 
     /// A module in binary or text format; `name` is for messages.
     pub fn from_bytes(name: &Path, bytes: Vec<u8>) -> Result<Arc<Self>, ModuleError> {
-        let bytes = to_binary(name, bytes)?;
-        let length = check_size(name, bytes.len() as u64)?;
+        let bytes = read_module(name, bytes)?;
+        let length = bytes.len() as u64;
         let mapping = Mapping::anonymous("the module", length)?;
         let error = |message: String| ModuleError::Memory(MemoryError::Layout(message));
         // SAFETY: the mapping is anonymous and outlives the region, which ends with this function.
@@ -142,6 +142,13 @@ pub(crate) fn read_binary(path: &Path) -> Result<Vec<u8>, ModuleError> {
     };
     read.map_err(read_error)?;
     to_binary(path, bytes)
+}
+
+/// The binary format of a module in either format; `name` is for messages.
+pub(crate) fn read_module(name: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
+    let bytes = to_binary(name, bytes)?;
+    check_size(name, bytes.len() as u64)?;
+    Ok(bytes)
 }
 
 /// The binary format of a module in either format.

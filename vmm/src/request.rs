@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use mote_abi::{
     hypercall::{
-        self, ExitArgs, FOREVER_NS, ReadStdinArgs, WaitArgs, exit_kind,
+        self, ExitArgs, FOREVER_NS, HostCallArgs, LinearMemory, NO_FUEL, ReadStdinArgs, ReturnArgs, WaitArgs, exit_kind,
         files::{Interest, MAX_INTERESTS},
+        return_kind,
     },
     layout::MAILBOX_DATA,
     mailbox::{DATA_BYTES, REQUEST, Request as RawRequest},
+    value::{MAX_VALUES, RawValue},
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::ending::{Ending, GuestFault, Rejection, Trap, TrapKind};
 
@@ -31,6 +33,43 @@ pub(crate) enum Request {
     Wait { timeout: Option<Duration>, interests: Vec<Interest> },
     ReadClock,
     File(FileRequest),
+    Return(Box<Returned>),
+    HostCall(HostCall),
+}
+
+/// What came of a command.
+#[derive(Debug)]
+pub(crate) struct Returned {
+    pub(crate) outcome: Outcome,
+    /// Fuel that a call left, if it had any.
+    pub(crate) fuel_left: Option<u64>,
+    pub(crate) memory: LinearMemory,
+    /// Time-stamp counter: entry, parsed, instantiated.
+    pub(crate) tsc: [u64; 3],
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Done: a number and bytes, which mean what the command says.
+    Done {
+        code: u32,
+        payload: Vec<u8>,
+    },
+    Trapped(Box<Trap>),
+    Exited(u32),
+    /// A function of the host failed.
+    HostError,
+    Rejected(Rejection),
+}
+
+/// A call of a function of the host.
+#[derive(Debug)]
+pub(crate) struct HostCall {
+    pub(crate) function: usize,
+    pub(crate) arguments: Vec<RawValue>,
+    pub(crate) fuel_left: Option<u64>,
+    pub(crate) memory: LinearMemory,
 }
 
 /// What the guest says of its end.
@@ -80,6 +119,14 @@ impl Request {
                 Ok(Self::Wait { timeout, interests: interests(arguments.interests, data)? })
             }
             hypercall::READ_CLOCK => Ok(Self::ReadClock),
+            hypercall::RETURN => {
+                let arguments: ReturnArgs = raw.arguments().ok_or_else(no_arguments)?;
+                Returned::decode(&arguments, data).map(|returned| Self::Return(Box::new(returned)))
+            }
+            hypercall::HOST_CALL => {
+                let arguments: HostCallArgs = raw.arguments().ok_or_else(no_arguments)?;
+                HostCall::decode(&arguments, data).map(Self::HostCall)
+            }
             number => match FileRequest::decode(raw, data)? {
                 Some(request) => Ok(Self::File(request)),
                 None => Err(bad(format!("unknown number {number:#x}"))),
@@ -101,26 +148,85 @@ fn interests(count: u32, data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFau
     Ok(interests)
 }
 
+/// Texts that lie one behind the other in the data area.
+struct Texts<D> {
+    at: usize,
+    data: D,
+}
+
+impl<D: Fn(usize, usize) -> Result<Vec<u8>, GuestFault>> Texts<D> {
+    /// The next one, of `bytes` bytes.
+    fn next(&mut self, bytes: u32) -> Result<String, GuestFault> {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let end = self.at.checked_add(bytes).filter(|end| *end <= DATA_BYTES);
+        let end = end.ok_or_else(|| GuestFault::BadRequest("texts longer than the mailbox".into()))?;
+        let contents = (self.data)(self.at, bytes.min(MAX_TEXT_BYTES))?;
+        self.at = end;
+        Ok(printable(&contents))
+    }
+}
+
+fn trap_kind(code: u32) -> Result<TrapKind, GuestFault> {
+    TrapKind::from_code(code).ok_or_else(|| GuestFault::BadRequest(format!("unknown trap {code:#x}")))
+}
+
+impl Returned {
+    fn decode(arguments: &ReturnArgs, data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFault>) -> Result<Self, GuestFault> {
+        let payload_bytes = usize::try_from(arguments.payload_bytes).unwrap_or(usize::MAX);
+        if payload_bytes > DATA_BYTES {
+            return Err(GuestFault::BadRequest("a result longer than the mailbox".into()));
+        }
+        let mut texts = Texts { at: payload_bytes, data: &data };
+        let message = texts.next(arguments.message_bytes)?;
+        let last_call = texts.next(arguments.last_call_bytes)?;
+        let outcome = match arguments.kind {
+            return_kind::DONE => Outcome::Done { code: arguments.code, payload: data(0, payload_bytes)? },
+            return_kind::TRAPPED => {
+                Outcome::Trapped(Box::new(Trap { kind: trap_kind(arguments.code)?, message, export: String::new(), last_call }))
+            }
+            return_kind::EXITED => Outcome::Exited(arguments.code),
+            return_kind::HOST_ERROR => Outcome::HostError,
+            return_kind::INVALID => Outcome::Rejected(Rejection::Invalid(message)),
+            return_kind::REFUSED => Outcome::Rejected(Rejection::CannotRun(message)),
+            kind => return Err(GuestFault::BadRequest(format!("unknown outcome {kind:#x}"))),
+        };
+        Ok(Self { outcome, fuel_left: fuel(arguments.fuel_left), memory: arguments.memory, tsc: arguments.tsc })
+    }
+}
+
+impl HostCall {
+    fn decode(arguments: &HostCallArgs, data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFault>) -> Result<Self, GuestFault> {
+        let number = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+        let count = number(arguments.count);
+        if count > MAX_VALUES {
+            return Err(GuestFault::BadRequest(format!("a call of the host with {count} arguments")));
+        }
+        let values = values(&data(0, count * size_of::<RawValue>())?);
+        let HostCallArgs { function, fuel_left, memory, .. } = *arguments;
+        Ok(Self { function: number(function), arguments: values, fuel_left: fuel(fuel_left), memory })
+    }
+}
+
+/// The values that lie in these bytes; what is left of the last one is dropped.
+pub(crate) fn values(bytes: &[u8]) -> Vec<RawValue> {
+    let read = |bytes: &[u8; size_of::<RawValue>()]| RawValue::read_from_bytes(bytes).unwrap_or_default();
+    bytes.as_chunks().0.iter().map(read).collect()
+}
+
+fn fuel(amount: u64) -> Option<u64> {
+    (amount != NO_FUEL).then_some(amount)
+}
+
 impl ExitReport {
     fn decode(arguments: &ExitArgs, data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFault>) -> Result<Self, GuestFault> {
-        let mut at = 0usize;
-        let mut text = |bytes: u32| {
-            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            let end = at.checked_add(bytes).filter(|end| *end <= DATA_BYTES);
-            let end = end.ok_or_else(|| GuestFault::BadRequest("texts longer than the mailbox".into()))?;
-            let contents = data(at, bytes.min(MAX_TEXT_BYTES))?;
-            at = end;
-            Ok::<_, GuestFault>(printable(&contents))
-        };
-        let message = text(arguments.message_bytes)?;
-        let export = text(arguments.export_bytes)?;
-        let last_call = text(arguments.last_call_bytes)?;
+        let mut texts = Texts { at: 0, data };
+        let message = texts.next(arguments.message_bytes)?;
+        let export = texts.next(arguments.export_bytes)?;
+        let last_call = texts.next(arguments.last_call_bytes)?;
         let ending = match arguments.kind {
             exit_kind::EXITED => Ending::Exited(arguments.code),
             exit_kind::TRAPPED => {
-                let kind = TrapKind::from_code(arguments.code);
-                let kind = kind.ok_or_else(|| GuestFault::BadRequest(format!("unknown trap {:#x}", arguments.code)))?;
-                Ending::Trapped(Box::new(Trap { kind, message, export, last_call }))
+                Ending::Trapped(Box::new(Trap { kind: trap_kind(arguments.code)?, message, export, last_call }))
             }
             exit_kind::INVALID_MODULE => Ending::Rejected(Rejection::Invalid(message)),
             exit_kind::CANNOT_RUN => Ending::Rejected(Rejection::CannotRun(message)),

@@ -1,186 +1,122 @@
-//! The run loop: exit → request → service → answer, until an end.
+//! The run loop: exit → request → service → answer, until an end or until something is for the caller to decide.
 
-use std::{
-    os::fd::OwnedFd,
-    sync::{Arc, mpsc},
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use kvm_ioctls::{VcpuFd, VmFd};
 use mote_abi::{
-    hypercall::{WaitResult, status},
+    hypercall::{WaitResult, files::STDIN, status},
     layout::MAILBOX_DATA,
-    mailbox::{RESPONSE, Response},
+    mailbox::{REQUEST, RESPONSE, Response},
 };
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
 use crate::{
-    confinement::{Confinement, ConfinementError, Permissions, Role},
-    control::{Attached, Control},
+    control::{Attached, Control, StopReason},
     ending::{Ending, Exception, GuestFault, HostFailure},
     exit::Exit,
-    housekeeping::{Housekeeping, Watch, end_of, replace_success, stopped},
-    image::KernelImage,
-    module::Module,
-    ramdisk::Ramdisk,
-    request::{ExitReport, FileRequest, Request},
+    machine::Machine,
+    request::{ExitReport, FileRequest, HostCall, Request, Returned},
     service::{
-        clock::ClockService,
-        demand::{DemandService, Resolution},
-        files::{FileService, Refusal},
-        stdin::Stdin,
+        demand::Resolution,
+        files::Refusal,
+        output::{self, DrainError, Patience},
         wait,
     },
-    stats::Stats,
     vcpu,
-    vm::Report,
 };
 
-/// Everything that a run needs. Fields that refer to guest memory come before those that own it.
-#[derive(Debug)]
-pub(crate) struct Runner {
-    pub(crate) vcpu: VcpuFd,
-    pub(crate) vm: VmFd,
-    pub(crate) demand: DemandService,
-    pub(crate) clock: ClockService,
-    pub(crate) stdin: Stdin,
-    pub(crate) files: Arc<FileService>,
-    pub(crate) housekeeping: Housekeeping,
-    pub(crate) deadline: Option<Duration>,
-    pub(crate) interrupt_on: Option<OwnedFd>,
-    pub(crate) confinement: Confinement,
-    pub(crate) permissions: Permissions,
-    pub(crate) stats: Stats,
-    pub(crate) _kernel: Arc<KernelImage>,
-    pub(crate) _module: Arc<Module>,
-    pub(crate) _ramdisk: Option<Arc<Ramdisk>>,
-}
+/// How long a run that was stopped waits for readers of its output.
+const GRACE: Duration = Duration::from_secs(2);
 
-/// The housekeeping thread, which says once whether it is confined.
-struct Keeper {
-    thread: JoinHandle<()>,
-    confined: mpsc::Receiver<Result<(), ConfinementError>>,
+/// What the caller has to decide about before the guest goes on.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// The guest is done with a command, and waits for the next.
+    Returned(Box<Returned>),
+    /// It calls a function of the host.
+    HostCall(HostCall),
+    /// It waits for standard input. The request is still in the mailbox.
+    Input,
 }
 
 /// What an exit leads to.
 enum Next {
     Enter,
-    End(Ending),
+    Event(Event),
 }
 
-impl Runner {
-    /// Runs to the end. Whatever that is, all output is written out.
-    pub(crate) fn run(mut self) -> Report {
+impl Machine {
+    /// Makes the calling thread the one that runs this machine.
+    pub(crate) fn attach(&self) -> Result<Attached, HostFailure> {
+        let attached = self.control.attach(&self.vcpu);
+        attached.map_err(|error| HostFailure::Machine(format!("the signal or the timer that stops a guest: {error}")))
+    }
+
+    /// Enters the guest until something is for the caller to decide, or until an end. With `stops_at_input` that is also where
+    /// the guest first waits for standard input.
+    pub(crate) fn run(&mut self, attached: &Attached, stops_at_input: bool) -> Result<Event, Ending> {
         let started = Instant::now();
-        let keeper = self.start_housekeeping(started);
-        let (keeper, ending) = match keeper {
-            Ok(keeper) => (Some(keeper.thread), self.enter_until_end(started, &keeper.confined)),
-            Err(failure) => (None, failure.into()),
-        };
-        let flushing = Instant::now();
-        let mut ending = self.housekeeping.finish(ending);
-        if self.files.has_lost_writes() {
-            ending = replace_success(ending, HostFailure::LostWrites.into());
-        }
-        if let Some(keeper) = keeper {
-            // It saw the end and returns at once. A panic in it would be a mistake of ours, and is already reported.
-            let _joined = keeper.join();
-        }
-        self.stats.phases.flush = flushing.elapsed();
-        self.stats.touched_bytes = self.housekeeping.ram.resident_bytes();
-        Report { ending, stats: self.stats }
-    }
-
-    /// Confines this thread to its files, which the housekeeping thread inherits, and starts that.
-    fn start_housekeeping(&mut self, started: Instant) -> Result<Keeper, HostFailure> {
-        let confinement = self.confinement;
-        confinement.restrict_files(&self.permissions)?;
-        let shared = self.housekeeping.clone();
-        let watch = Watch {
-            deadline: self.deadline.and_then(|after| started.checked_add(after)),
-            interrupt_on: self.interrupt_on.take(),
-        };
-        let role = Role::housekeeping(&self.permissions);
-        let (sender, confined) = mpsc::sync_channel(1);
-        let keep = move || {
-            // The receiver is there until the run is over.
-            let _sent = sender.send(confinement.restrict_calls(role));
-            shared.keep(&watch);
-        };
-        let thread = thread::Builder::new().name("mote-housekeeping".into()).spawn(keep);
-        let thread = thread.map_err(|error| HostFailure::Machine(format!("no thread for housekeeping: {error}")))?;
-        Ok(Keeper { thread, confined })
-    }
-
-    /// Confines this thread to its system calls, and sees that the housekeeping thread has done so.
-    fn restrict_calls(&self, keeper: &mpsc::Receiver<Result<(), ConfinementError>>) -> Result<(), ConfinementError> {
-        if self.confinement == Confinement::Off {
-            return Ok(());
-        }
-        self.confinement.restrict_calls(Role::vcpu(&self.permissions))?;
-        keeper.recv().map_err(|_| ConfinementError::HousekeepingGone)?
-    }
-
-    fn enter_until_end(&mut self, started: Instant, keeper: &mpsc::Receiver<Result<(), ConfinementError>>) -> Ending {
-        let control = self.housekeeping.control();
-        let attached = match control.attach(&self.vcpu) {
-            Ok(attached) => attached,
-            Err(error) => return Ending::HostFailure(HostFailure::Machine(format!("the kick signal: {error}"))),
-        };
-        if let Err(error) = self.restrict_calls(keeper) {
-            return HostFailure::from(error).into();
-        }
-        // The time that making the VM took must not make its clocks late.
-        if let Err(failure) = self.clock.renew(&self.vcpu, self.housekeeping.ram.memory()) {
-            return failure.into();
-        }
         loop {
-            match self.step(&control, &attached, started) {
-                Next::Enter => {}
-                Next::End(ending) => return ending,
+            if let Some(reason) = self.control.stop_reason() {
+                return Err(stopped(reason));
+            }
+            let exit = match self.vcpu.run() {
+                Ok(exit) => Exit::from(exit),
+                Err(error) => {
+                    self.run_error(error, attached)?;
+                    continue;
+                }
+            };
+            let next = match exit {
+                Exit::Doorbell => self.answer(started, stops_at_input)?,
+                Exit::Fault { address } => self.fault(address)?,
+                Exit::StrayAccess { address } => return Err(GuestFault::StrayAccess { address }.into()),
+                Exit::Stopped(how) => return Err(GuestFault::Stopped(how).into()),
+                Exit::EntryFailed { reason } => return Err(HostFailure::Entry { reason }.into()),
+            };
+            if let Next::Event(event) = next {
+                return Ok(event);
             }
         }
     }
 
-    /// One entry and its exit.
-    fn step(&mut self, control: &Control, attached: &Attached<'_>, started: Instant) -> Next {
-        if let Some(reason) = control.stop_reason() {
-            return Next::End(stopped(reason));
+    /// As [`Machine::run`], for a guest that stopped where it waits for standard input: does first what it asked for.
+    pub(crate) fn run_on(&mut self, attached: &Attached) -> Result<Event, Ending> {
+        match self.answer(Instant::now(), false)? {
+            Next::Enter => self.run(attached, false),
+            Next::Event(event) => Ok(event),
         }
-        let exit = match self.vcpu.run() {
-            Ok(exit) => Exit::from(exit),
-            Err(error) => return self.run_error(error, attached),
-        };
-        let result = match exit {
-            Exit::Doorbell => self.answer(control, started),
-            Exit::Fault { address } => self.fault(address),
-            Exit::StrayAccess { address } => Err(GuestFault::StrayAccess { address }.into()),
-            Exit::Stopped(how) => Err(GuestFault::Stopped(how).into()),
-            Exit::EntryFailed { reason } => Err(HostFailure::Entry { reason }.into()),
-        };
-        result.unwrap_or_else(Next::End)
     }
 
-    fn run_error(&mut self, error: kvm_ioctls::Error, attached: &Attached<'_>) -> Next {
+    fn run_error(&mut self, error: kvm_ioctls::Error, attached: &Attached) -> Result<(), Ending> {
         match error.errno() {
             libc::EINTR | libc::EAGAIN => {
                 self.stats.exits.signal += 1;
                 attached.take_kick();
-                Next::Enter
+                self.tick()
             }
             // KVM could not reach the memory behind a slot.
-            libc::EFAULT => Next::End(HostFailure::MemoryGone.into()),
-            errno => Next::End(HostFailure::Run(std::io::Error::from_raw_os_error(errno)).into()),
+            libc::EFAULT => Err(HostFailure::MemoryGone.into()),
+            errno => Err(HostFailure::Run(std::io::Error::from_raw_os_error(errno)).into()),
+        }
+    }
+
+    /// What has to be done now and then while the guest runs: look at the clock, and at what interrupts; take output, as far as
+    /// that can be written without waiting.
+    fn tick(&mut self) -> Result<(), Ending> {
+        if let Some(reason) = self.control.look() {
+            return Err(stopped(reason));
+        }
+        match self.drain_as(Patience::None) {
+            Ok(()) | Err(DrainError::Stopped) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// An exception: a demand for memory, or the end.
     fn fault(&mut self, address: u64) -> Result<Next, Ending> {
-        let ram = &self.housekeeping.ram;
-        let frame = vcpu::exception_frame(ram.memory()).map_err(|error| HostFailure::Machine(error.to_string()))?;
-        match self.demand.resolve(&self.vm, ram, &frame, address)? {
+        let frame = vcpu::exception_frame(self.ram.memory()).map_err(|error| HostFailure::Machine(error.to_string()))?;
+        match self.demand.resolve(&self.vm, &self.ram, &frame, address)? {
             Resolution::Mapped => {
                 self.stats.exits.demand += 1;
                 Ok(Next::Enter)
@@ -194,69 +130,90 @@ impl Runner {
     }
 
     /// A hypercall.
-    fn answer(&mut self, control: &Control, started: Instant) -> Result<Next, Ending> {
-        let request = Request::take(self.housekeeping.ram.memory())?;
-        let exits = &mut self.stats.exits;
-        match request {
+    fn answer(&mut self, started: Instant, stops_at_input: bool) -> Result<Next, Ending> {
+        let request = Request::take(self.ram.memory())?;
+        if stops_at_input && let Some(number) = wants_input(&request) {
+            self.drain()?;
+            self.write(REQUEST, &number.to_le_bytes())?;
+            return Ok(Next::Event(Event::Input));
+        }
+        let response = match request {
             Request::Exit(report) => {
-                exits.end += 1;
-                return Ok(Next::End(self.end(*report, started)));
+                self.stats.exits.end += 1;
+                return Err(self.end(*report, started));
+            }
+            Request::Return(returned) => {
+                self.stats.exits.returns += 1;
+                self.drain()?;
+                return Ok(Next::Event(Event::Returned(returned)));
+            }
+            Request::HostCall(call) => {
+                self.stats.exits.host_calls += 1;
+                self.drain()?;
+                return Ok(Next::Event(Event::HostCall(call)));
             }
             Request::DrainOutput => {
-                exits.drain_output += 1;
-                self.housekeeping.drain()?;
-                self.respond(&Response::new(status::OK, &0u32, 0))?;
+                self.stats.exits.drain_output += 1;
+                self.drain()?;
+                Response::new(status::OK, &0u32, 0)
             }
-            Request::ReadStdin { max_bytes } => {
-                exits.read_stdin += 1;
-                self.housekeeping.drain()?;
-                let response = match self.stdin.read(max_bytes, control) {
-                    Ok(bytes) => {
-                        let length = u32::try_from(bytes.len()).unwrap_or(0);
-                        self.write(MAILBOX_DATA.start, &bytes)?;
-                        Response::new(status::OK, &0u32, length)
-                    }
-                    Err(refusal) => refused(refusal, control)?,
-                };
-                self.respond(&response)?;
-            }
-            Request::Wait { timeout, mut interests } => {
-                exits.wait += 1;
-                self.housekeeping.drain()?;
-                let response = match wait::wait(&mut interests, timeout, &self.stdin, &self.files, control) {
-                    Ok(ready) => {
-                        let bytes = interests.as_bytes();
-                        self.write(MAILBOX_DATA.start, bytes)?;
-                        let result = WaitResult { ready, reserved: 0 };
-                        Response::new(status::OK, &result, u32::try_from(bytes.len()).unwrap_or(0))
-                    }
-                    Err(refusal) => refused(refusal, control)?,
-                };
-                self.respond(&response)?;
-            }
-            Request::File(request) => {
-                match &request {
-                    FileRequest::Accept { .. }
-                    | FileRequest::Receive(_)
-                    | FileRequest::Send(_)
-                    | FileRequest::Shutdown { .. } => exits.sockets += 1,
-                    _ => exits.files += 1,
-                }
-                // What was posted comes before what is asked.
-                self.housekeeping.drain()?;
-                let response = match self.files.answer(request, self.housekeeping.ram.memory(), control) {
-                    Ok(response) => response,
-                    Err(refusal) => refused(refusal, control)?,
-                };
-                self.respond(&response)?;
-            }
+            Request::ReadStdin { max_bytes } => self.read_stdin(max_bytes)?,
+            Request::Wait { timeout, interests } => self.wait(timeout, interests)?,
+            Request::File(request) => self.file(request)?,
             Request::ReadClock => {
-                exits.read_clock += 1;
-                self.clock.renew(&self.vcpu, self.housekeeping.ram.memory())?;
-                self.respond(&Response::new(status::OK, &0u32, 0))?;
+                self.stats.exits.read_clock += 1;
+                self.renew_clock()?;
+                Response::new(status::OK, &0u32, 0)
             }
-        }
+        };
+        self.respond(&response)?;
         Ok(Next::Enter)
+    }
+
+    fn read_stdin(&mut self, max_bytes: usize) -> Result<Response, Ending> {
+        self.stats.exits.read_stdin += 1;
+        self.drain()?;
+        match self.stdin.read(max_bytes, &self.control) {
+            Ok(bytes) => {
+                let length = u32::try_from(bytes.len()).unwrap_or(0);
+                self.write(MAILBOX_DATA.start, &bytes)?;
+                Ok(Response::new(status::OK, &0u32, length))
+            }
+            Err(refusal) => refused(refusal, &self.control),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        mut interests: Vec<mote_abi::hypercall::files::Interest>,
+    ) -> Result<Response, Ending> {
+        self.stats.exits.wait += 1;
+        self.drain()?;
+        match wait::wait(&mut interests, timeout, &self.stdin, &self.files, &self.control) {
+            Ok(ready) => {
+                let bytes = interests.as_bytes();
+                self.write(MAILBOX_DATA.start, bytes)?;
+                let result = WaitResult { ready, reserved: 0 };
+                Ok(Response::new(status::OK, &result, u32::try_from(bytes.len()).unwrap_or(0)))
+            }
+            Err(refusal) => refused(refusal, &self.control),
+        }
+    }
+
+    fn file(&mut self, request: FileRequest) -> Result<Response, Ending> {
+        match &request {
+            FileRequest::Accept { .. } | FileRequest::Receive(_) | FileRequest::Send(_) | FileRequest::Shutdown { .. } => {
+                self.stats.exits.sockets += 1;
+            }
+            _ => self.stats.exits.files += 1,
+        }
+        // What was posted comes before what is asked.
+        self.drain()?;
+        match self.files.answer(request, self.ram.memory(), &self.control) {
+            Ok(response) => Ok(response),
+            Err(refusal) => refused(refusal, &self.control),
+        }
     }
 
     fn end(&mut self, report: ExitReport, started: Instant) -> Ending {
@@ -272,13 +229,74 @@ impl Runner {
         report.ending
     }
 
-    fn respond(&self, response: &Response) -> Result<(), HostFailure> {
+    /// Writes the clock bases of this moment to where the guest reads them.
+    pub(crate) fn renew_clock(&self) -> Result<(), HostFailure> {
+        self.clock.renew(self.ram.memory())
+    }
+
+    /// Empties the ring on behalf of the guest.
+    fn drain(&mut self) -> Result<(), Ending> {
+        let control = std::sync::Arc::clone(&self.control);
+        self.drain_as(Patience::UntilStopped(&control)).map_err(|error| match error {
+            DrainError::Stopped => end_of(&control),
+            error => error.into(),
+        })
+    }
+
+    fn drain_as(&mut self, patience: Patience<'_>) -> Result<(), DrainError> {
+        if self.output.is_empty(self.ram.memory()) {
+            return Ok(());
+        }
+        let drained = self.output.drain(self.ram.memory(), patience);
+        for (level, line) in self.output.take_log() {
+            output::log(level, &line);
+        }
+        drained
+    }
+
+    /// Writes out what is left. A program that ended by itself waits for its readers, as any process does, until the deadline
+    /// or an interrupt; a run that was stopped waits for a short time.
+    pub(crate) fn finish(&mut self, ending: Ending) -> Ending {
+        if let Ending::Interrupted | Ending::DeadlineExceeded = ending {
+            return self.flush_stopped(ending);
+        }
+        let control = std::sync::Arc::clone(&self.control);
+        match self.drain_as(Patience::UntilStopped(&control)) {
+            Ok(()) => ending,
+            Err(DrainError::Stopped) => self.flush_stopped(replace_success(ending, end_of(&control))),
+            Err(error) => replace_success(ending, error.into()),
+        }
+    }
+
+    fn flush_stopped(&mut self, ending: Ending) -> Ending {
+        if let Err(error) = self.drain_as(Patience::UntilTime(Instant::now() + GRACE)) {
+            tracing::warn!(?error, "the rest of the output is lost");
+            // Not so the files that the program wrote.
+            if let Err(error) = self.output.abandon_streams(self.ram.memory()) {
+                tracing::warn!(?error, "writes to files may be lost");
+            }
+        }
+        ending
+    }
+
+    pub(crate) fn respond(&self, response: &Response) -> Result<(), HostFailure> {
         self.write(RESPONSE, response.as_bytes())
     }
 
-    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), HostFailure> {
-        let written = self.housekeeping.ram.memory().write_slice(bytes, GuestAddress(at));
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), HostFailure> {
+        let written = self.ram.memory().write_slice(bytes, GuestAddress(at));
         written.map_err(|error| HostFailure::Machine(error.to_string()))
+    }
+}
+
+/// The number of a request that waits for standard input.
+fn wants_input(request: &Request) -> Option<u32> {
+    match request {
+        Request::ReadStdin { .. } => Some(mote_abi::hypercall::READ_STDIN),
+        Request::Wait { interests, timeout } if *timeout != Some(Duration::ZERO) => {
+            interests.iter().any(|interest| interest.handle == STDIN).then_some(mote_abi::hypercall::WAIT)
+        }
+        _ => None,
     }
 }
 
@@ -288,6 +306,27 @@ fn refused(refusal: Refusal, control: &Control) -> Result<Response, Ending> {
         Refusal::Errno(errno) => Ok(Response::new(u32::from(errno.code()), &0u32, 0)),
         Refusal::Stopped => Err(end_of(control)),
     }
+}
+
+/// An end that the program chose is not the truth if its output was not written.
+pub(crate) fn replace_success(ending: Ending, failure: Ending) -> Ending {
+    match ending {
+        Ending::Exited(_) => failure,
+        other => other,
+    }
+}
+
+/// The end that a stop comes to.
+fn stopped(reason: StopReason) -> Ending {
+    match reason {
+        StopReason::Interrupted => Ending::Interrupted,
+        StopReason::DeadlineExceeded => Ending::DeadlineExceeded,
+    }
+}
+
+/// The end of a run whose service was stopped.
+fn end_of(control: &Control) -> Ending {
+    control.stop_reason().map_or(Ending::Interrupted, stopped)
 }
 
 impl From<GuestFault> for Ending {

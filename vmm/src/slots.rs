@@ -3,6 +3,8 @@
 //! A slot costs time in proportion to its size, and more once a vCPU exists; so a VM begins with three, or four with a ramdisk, and RAM beyond
 //! the first part of the pool gets its slots as it is used, each as large as all before it.
 
+use std::ops::Range;
+
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use mote_abi::layout::{BASE, CHUNK_BYTES, IMAGE, MODULE, PAGE_BYTES, POOL_FAR, POOL_NEAR, RAMDISK};
@@ -29,26 +31,71 @@ pub(crate) struct Slots {
     far_slots_end: u64,
 }
 
+/// The slot that holds the page tables.
+const FIRST_SLOT: u32 = 0;
+
 impl Slots {
-    /// Adds the slots that every VM begins with. What is shared between VMs is read-only.
+    /// Adds the slots that every VM begins with. What is shared between VMs is read-only. A guest that goes on from a snapshot
+    /// has no use for its module any more.
     pub(crate) fn add(
         vm: &VmFd,
         ram: &GuestRam,
         kernel: &KernelImage,
-        module: &Module,
+        module: Option<&Module>,
         ramdisk: Option<&Ramdisk>,
     ) -> Result<Self, kvm_ioctls::Error> {
-        let first: [(u64, &Mapping, u32); 3] = [
-            (BASE.start, &ram.near, 0),
-            (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY),
-            (MODULE.start, module.mapping(), KVM_MEM_READONLY),
-        ];
-        let mut slots = Self::new(ram);
+        let first = [(BASE.start, &ram.near, 0), (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY)];
+        let module = module.map(|module| (MODULE.start, module.mapping(), KVM_MEM_READONLY));
         let ramdisk = ramdisk.map(|ramdisk| (RAMDISK.start, ramdisk.mapping(), KVM_MEM_READONLY));
-        for (address, mapping, flags) in first.into_iter().chain(ramdisk) {
+        let mut slots = Self::new(ram);
+        for (address, mapping, flags) in first.into_iter().chain(module).chain(ramdisk) {
             slots.add_one(vm, address, mapping, 0, mapping.bytes().next_multiple_of(PAGE_BYTES), flags)?;
         }
         Ok(slots)
+    }
+
+    /// Takes away all that the processor may have kept of the page tables, which the host has changed: shadow paging drops it
+    /// only with the slot.
+    pub(crate) fn flush(&self, vm: &VmFd, ram: &GuestRam) -> Result<(), kvm_ioctls::Error> {
+        let region = |memory_size| kvm_userspace_memory_region {
+            slot: FIRST_SLOT,
+            flags: 0,
+            guest_phys_addr: BASE.start,
+            memory_size,
+            userspace_addr: ram.near.host_address(),
+        };
+        // SAFETY: the slot is removed, and then added as `add` made it, with a mapping that lives longer than the VM.
+        unsafe {
+            vm.set_user_memory_region(region(0))?;
+            vm.set_user_memory_region(region(ram.near.bytes().next_multiple_of(PAGE_BYTES)))
+        }
+    }
+
+    /// First address of the pool that was not handed out.
+    pub(crate) fn next_chunk(&self) -> u64 {
+        self.next_chunk
+    }
+
+    /// Hands out chunks from here on, after those of a snapshot; the slots of those are added where they are missing.
+    pub(crate) fn set_next_chunk(&mut self, vm: &VmFd, ram: &GuestRam, next_chunk: u64) -> Result<(), kvm_ioctls::Error> {
+        if let Some(far) = &ram.far
+            && next_chunk > self.far_slots_end
+        {
+            let offset = self.far_slots_end - POOL_FAR.start;
+            let bytes = (next_chunk - self.far_slots_end).max(FIRST_FAR_SLOT_BYTES).min(self.far_end - self.far_slots_end);
+            self.add_one(vm, self.far_slots_end, far, offset, bytes, 0)?;
+            self.far_slots_end += bytes;
+        }
+        self.next_chunk = next_chunk;
+        Ok(())
+    }
+
+    /// The parts of RAM that a guest can have touched.
+    pub(crate) fn used(&self) -> [Range<u64>; 2] {
+        let far = self.next_chunk >= POOL_FAR.start;
+        let near_end = if far { self.near_end } else { self.next_chunk };
+        let far_end = if far { self.next_chunk } else { POOL_FAR.start };
+        [BASE.start..near_end, POOL_FAR.start..far_end]
     }
 
     fn new(ram: &GuestRam) -> Self {

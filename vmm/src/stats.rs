@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::sandbox::{CallError, Poison};
+
 /// Costs of a run.
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -53,14 +55,62 @@ pub struct ExitCounts {
     pub read_clock: u64,
     /// First touches of 2 MiB of demand memory.
     pub demand: u64,
-    /// Signals to this thread.
+    /// Commands that the guest was done with: calls, mostly.
+    pub returns: u64,
+    /// Calls of functions of the host.
+    pub host_calls: u64,
+    /// Signals to this thread: kicks, and ticks every 20 ms.
     pub signal: u64,
 }
 
 impl ExitCounts {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Self { end, drain_output, read_stdin, wait, files, sockets, read_clock, demand, signal } = self;
-        end + drain_output + read_stdin + wait + files + sockets + read_clock + demand + signal
+        let Self { end, drain_output, read_stdin, wait, files, sockets, read_clock, demand, returns, host_calls, signal } = self;
+        end + drain_output + read_stdin + wait + files + sockets + read_clock + demand + returns + host_calls + signal
+    }
+}
+
+/// What happened to a sandbox, counted from its making.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Times that the guest was entered for something: calls, and what else was asked of it.
+    pub calls: u64,
+    /// Calls of functions of the host.
+    pub host_calls: u64,
+    /// Calls that ended by a trap.
+    pub traps: u64,
+    /// Calls that ended by an error of a function of the host.
+    pub host_errors: u64,
+    /// Calls in which the program ended itself.
+    pub exits: u64,
+    /// Calls that met their deadline.
+    pub deadlines: u64,
+    /// Calls that were interrupted.
+    pub interrupts: u64,
+    /// Calls that ended by a failure of guest or host.
+    pub faults: u64,
+    /// Snapshots that were taken.
+    pub snapshots: u64,
+    /// Times that the sandbox went back to one.
+    pub restores: u64,
+    /// Pages of 4 KiB that were copied back for that.
+    pub restored_pages: u64,
+    /// Pages of 4 KiB that were given up for that.
+    pub dropped_pages: u64,
+}
+
+impl Counters {
+    /// Counts a call that did not return.
+    pub(crate) fn count(&mut self, error: &CallError) {
+        match error.poison() {
+            Some(Poison::Trapped) => self.traps += 1,
+            Some(Poison::HostError) => self.host_errors += 1,
+            Some(Poison::Exited) => self.exits += 1,
+            Some(Poison::DeadlineExceeded) => self.deadlines += 1,
+            Some(Poison::Interrupted) => self.interrupts += 1,
+            Some(Poison::Fault) => self.faults += 1,
+            None => {}
+        }
     }
 }

@@ -54,8 +54,8 @@ pub(crate) struct Sizes {
     pub(crate) config_bytes: u64,
 }
 
-/// The page tables of one VM.
-#[derive(Debug)]
+/// The page tables of one VM: what the host knows of them beside what lies in guest memory.
+#[derive(Debug, Clone)]
 pub(crate) struct Tables {
     next_table: u64,
 }

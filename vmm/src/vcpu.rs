@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::__cpuid;
 
-use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xsave};
 use kvm_ioctls::{VcpuFd, VmFd};
 use mote_abi::layout::{BOOT_INFO, GDT, IDT, RING0_STACK, STACK, TSS};
 use mote_machine::{
@@ -23,13 +23,48 @@ mod control_register {
     pub(super) const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
 }
 
+/// The state in which the kernel is entered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EntryState {
+    registers: kvm_regs,
+    special: kvm_sregs,
+}
+
 /// Makes vCPU 0 ready to enter ring 3 at `entry`.
-pub(crate) fn create(vm: &VmFd, entry: u64) -> Result<VcpuFd, kvm_ioctls::Error> {
+pub(crate) fn create(vm: &VmFd, entry: u64) -> Result<(VcpuFd, EntryState), kvm_ioctls::Error> {
     let vcpu = vm.create_vcpu(0)?;
     vcpu.set_cpuid2(&cpuid()?)?;
-    vcpu.set_sregs(&special_registers(vcpu.get_sregs()?))?;
-    vcpu.set_regs(&kvm_regs { rip: entry, rsp: STACK.end, rflags: 1 << 1, rdi: BOOT_INFO.start, ..kvm_regs::default() })?;
-    Ok(vcpu)
+    let special = special_registers(vcpu.get_sregs()?);
+    let registers = kvm_regs { rip: entry, rsp: STACK.end, rflags: 1 << 1, rdi: BOOT_INFO.start, ..kvm_regs::default() };
+    vcpu.set_sregs(&special)?;
+    vcpu.set_regs(&registers)?;
+    Ok((vcpu, EntryState { registers, special }))
+}
+
+/// Brings a vCPU that ran back to the state of entry, whatever the guest has done to it: general, segment and control
+/// registers, floating-point and vector registers, and exceptions that were on their way.
+pub(crate) fn reset(vcpu: &mut VcpuFd, entry: &EntryState) -> Result<(), kvm_ioctls::Error> {
+    finish_exit(vcpu)?;
+    vcpu.set_vcpu_events(&kvm_vcpu_events::default())?;
+    vcpu.set_sregs(&entry.special)?;
+    vcpu.set_regs(&entry.registers)?;
+    // A header that names no component means the initial state of all.
+    // SAFETY: KVM takes as many bytes as the guest's features need, which for a guest that was announced none but SSE are
+    // those of the structure.
+    unsafe { vcpu.set_xsave(&kvm_xsave::default()) }
+}
+
+/// Lets KVM complete what the last exit left undone, as the second half of a long store. The guest does not run.
+fn finish_exit(vcpu: &mut VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    const MOST_PARTS: usize = 16;
+    vcpu.set_kvm_immediate_exit(1);
+    let finished = (0..MOST_PARTS).map(|_| vcpu.run().map(drop)).find_map(Result::err);
+    vcpu.set_kvm_immediate_exit(0);
+    match finished {
+        Some(error) if error.errno() == libc::EINTR => Ok(()),
+        Some(error) => Err(error),
+        None => Err(kvm_ioctls::Error::new(libc::EIO)),
+    }
 }
 
 /// The features that the processor state needs, and no more: the kernel never executes `cpuid`, and asking KVM for all

@@ -50,7 +50,7 @@ pub(crate) fn function(store: &mut Store<Wasi>, instance: Instance, name: &str, 
 }
 
 /// A WASI reactor wants `_initialize` called before anything else.
-fn initialize(store: &mut Store<Wasi>, instance: Instance) -> Result<(), wasmi::Error> {
+pub(super) fn initialize(store: &mut Store<Wasi>, instance: Instance) -> Result<(), wasmi::Error> {
     match instance.get_func(&*store, "_initialize").map(|function| function.typed::<(), ()>(&*store)) {
         Some(Ok(initialize)) => initialize.call(&mut *store, ()),
         _ => Ok(()),

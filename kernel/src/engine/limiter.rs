@@ -15,11 +15,15 @@ const ELEMENT_BYTES: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct Limiter {
     max_memory_bytes: u64,
+    max_table_elements: u64,
+    max_instances: usize,
     ram_bytes: u64,
     /// Free RAM before there was any memory or table.
     first_free_bytes: u64,
     /// Bytes that all linear memories together have.
     memory_bytes: u64,
+    /// Elements that all tables together have.
+    table_elements: u64,
     /// RAM that memories and tables may come to use, in the units in which it is given.
     committed_bytes: u64,
     /// What the last growth that was granted added.
@@ -41,15 +45,19 @@ struct Denied {
 enum Bound {
     Ram,
     MaxWasmMemory,
+    MaxTableElements,
 }
 
 impl Limiter {
     pub(crate) fn new(boot: BootInfo) -> Self {
         Self {
             max_memory_bytes: boot.max_wasm_memory_bytes(),
+            max_table_elements: boot.max_table_elements(),
+            max_instances: boot.max_instances() as usize,
             ram_bytes: boot.ram_bytes(),
             first_free_bytes: guest::free_ram_bytes(),
             memory_bytes: 0,
+            table_elements: 0,
             committed_bytes: 0,
             last_growth_bytes: 0,
             denied: None,
@@ -63,6 +71,7 @@ impl Limiter {
             match of {
                 Bound::Ram => format!("its {what} of {bytes} bytes do not fit: {allowed_bytes} of {ram_bytes} bytes of guest RAM are left for them"),
                 Bound::MaxWasmMemory => format!("its {what} of {bytes} bytes do not fit: {allowed_bytes} of the {max_bytes} bytes of --max-wasm-memory are left"),
+                Bound::MaxTableElements => format!("its {what} of {bytes} elements do not fit: {allowed_bytes} of {} elements that tables may have are left", self.max_table_elements),
             }
         })
     }
@@ -115,8 +124,18 @@ impl ResourceLimiter for Limiter {
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
+        let elements = (desired as u64).saturating_sub(current as u64);
+        let allowed = self.max_table_elements.saturating_sub(self.table_elements);
+        if elements > allowed {
+            self.denied = Some(Denied { what: "tables", bytes: elements, allowed_bytes: allowed, of: Bound::MaxTableElements });
+            return Ok(false);
+        }
         let bytes = |elements: usize| (elements as u64).saturating_mul(ELEMENT_BYTES);
-        Ok(self.decide("tables", bytes(current), bytes(desired), u64::MAX))
+        let granted = self.decide("tables", bytes(current), bytes(desired), u64::MAX);
+        if granted {
+            self.table_elements += elements;
+        }
+        Ok(granted)
     }
 
     fn memory_grow_failed(&mut self, error: &MemoryError) -> Result<(), LimiterError> {
@@ -127,7 +146,7 @@ impl ResourceLimiter for Limiter {
     }
 
     fn instances(&self) -> usize {
-        1
+        self.max_instances
     }
 
     fn tables(&self) -> usize {

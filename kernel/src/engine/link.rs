@@ -1,9 +1,10 @@
-//! Gives each import of the module its function, and names all that are missing at once.
+//! Gives each import of a module what it names, and tells all that are missing at once.
 
 use alloc::{format, string::String, vec::Vec};
 
-use wasmi::{ExternType, ImportType, Linker, Module, Store};
+use wasmi::{Extern, ExternType, ImportType, Linker, Module, Store};
 
+use super::{host::HostFunctions, instances::Instances};
 use crate::{
     report::Ending,
     wasi::{self, Wasi},
@@ -12,18 +13,32 @@ use crate::{
 /// How many missing imports a message names.
 const MOST_NAMED: usize = 20;
 
-/// A linker that has what `module` imports and nothing else.
-pub(crate) fn imports(module: &Module, store: &mut Store<Wasi>) -> Result<Linker<Wasi>, Ending> {
+/// A linker that has what `module` imports and nothing else: functions of the host first, then exports of registered
+/// instances, then WASI.
+pub(crate) fn imports(
+    module: &Module,
+    store: &mut Store<Wasi>,
+    host: &HostFunctions,
+    instances: &Instances,
+) -> Result<Linker<Wasi>, Ending> {
     let mut linker = Linker::new(module.engine());
     let mut missing = Vec::new();
     for import in module.imports() {
-        let function = if import.module() == wasi::MODULE { wasi::function(import.name(), store) } else { None };
-        match (function, import.ty()) {
-            (Some(function), ExternType::Func(wanted)) if function.ty(&*store) == *wanted => {
-                // The same import may be there twice; it is the same function then.
-                let _defined_already = linker.define(import.module(), import.name(), function);
+        let found = host.get(import.module(), import.name()).map(Extern::Func);
+        let found = found.or_else(|| instances.registered(import.module(), import.name(), store));
+        let found = found.or_else(|| match import.module() {
+            wasi::MODULE => wasi::function(import.name(), store).map(Extern::Func),
+            _ => None,
+        });
+        match (found, import.ty()) {
+            (Some(Extern::Func(function)), ExternType::Func(wanted)) if function.ty(&*store) != *wanted => {
+                missing.push(format!("{} with another type", name(&import)));
             }
-            (Some(_), _) => missing.push(format!("{} with another type", name(&import))),
+            // Anything else that does not fit is told by the engine.
+            (Some(found), _) => {
+                // The same import may be there twice; it is the same thing then.
+                let _defined_already = linker.define(import.module(), import.name(), found);
+            }
             (None, _) => missing.push(name(&import)),
         }
     }

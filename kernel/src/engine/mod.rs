@@ -1,8 +1,12 @@
-//! The engine: loads the module, links it, calls it.
+//! The engine: loads the module, links it, calls it, or does with it what the host says.
 
+mod host;
+mod instances;
 mod invoke;
 mod limiter;
 mod link;
+mod serve;
+mod values;
 
 use alloc::{format, string::String};
 
@@ -12,11 +16,15 @@ use wasmi::{
     errors::{ErrorKind, InstantiationError},
 };
 
+pub(crate) use host::HostFailed;
+use host::HostFunctions;
+use instances::Instances;
 pub(crate) use limiter::Limiter;
+use serve::Server;
 
 use crate::{clock, guest::BootInfo, report::Ending, wasi::Wasi};
 
-/// Runs the module to its end.
+/// Runs the module to its end, or serves the host with it.
 pub(crate) fn run(boot: BootInfo, entered_tsc: u64) -> Ending {
     let engine = Engine::new(&config(boot));
     let module = match Module::new(&engine, boot.module()) {
@@ -32,8 +40,7 @@ pub(crate) fn run(boot: BootInfo, entered_tsc: u64) -> Ending {
     };
     let mut store = Store::new(&engine, wasi);
     store.limiter(|wasi| &mut wasi.limiter);
-    let mut ending = call_module(boot, &module, &mut store, entered_tsc, parsed_tsc);
-
+    let mut ending = run_module(boot, &engine, &module, &mut store, entered_tsc, parsed_tsc);
     ending.last_call = store.data().last_call.describe();
     ending.fuel_used = boot.fuel().map_or(0, |given| given.saturating_sub(store.get_fuel().unwrap_or(0)));
     ending
@@ -50,7 +57,14 @@ fn config(boot: BootInfo) -> Config {
     config
 }
 
-fn call_module(boot: BootInfo, module: &Module, store: &mut Store<Wasi>, entered_tsc: u64, parsed_tsc: u64) -> Ending {
+fn run_module(
+    boot: BootInfo,
+    engine: &Engine,
+    module: &Module,
+    store: &mut Store<Wasi>,
+    entered_tsc: u64,
+    parsed_tsc: u64,
+) -> Ending {
     let at_end = |ending: Ending, export: &str, instantiated_tsc: u64| Ending {
         export: String::from(export),
         tsc: [entered_tsc, parsed_tsc, instantiated_tsc],
@@ -61,14 +75,24 @@ fn call_module(boot: BootInfo, module: &Module, store: &mut Store<Wasi>, entered
     {
         return at_end(Ending::cannot_run(format!("{error}")), "", parsed_tsc);
     }
-    let instance = match instantiate(module, store) {
+    let host = match HostFunctions::new(boot, store) {
+        Ok(host) => host,
+        Err(message) => return at_end(Ending::cannot_run(message), "", parsed_tsc),
+    };
+    let mut instances = Instances::default();
+    let instance = match instantiate(module, store, &host, &instances) {
         Ok(instance) => instance,
         Err(ending) => return at_end(ending, "", parsed_tsc),
     };
-    store.data_mut().memory = instance.get_memory(&*store, "memory");
+    instances.add(module, instance, store);
     let instantiated_tsc = clock::timestamp();
     log::debug!("module instantiated");
-
+    if boot.serves() {
+        if let Err(error) = invoke::initialize(store, instance) {
+            return at_end(Ending::from_call(&error), "_initialize", instantiated_tsc);
+        }
+        Server::new(engine, store, host, instances).serve([entered_tsc, parsed_tsc, instantiated_tsc])
+    }
     let (ending, export) = match boot.entry() {
         None => (invoke::command(store, instance), "_start"),
         Some(name) => match core::str::from_utf8(name) {
@@ -79,8 +103,13 @@ fn call_module(boot: BootInfo, module: &Module, store: &mut Store<Wasi>, entered
     at_end(ending, export, instantiated_tsc)
 }
 
-fn instantiate(module: &Module, store: &mut Store<Wasi>) -> Result<Instance, Ending> {
-    let linker = link::imports(module, store)?;
+fn instantiate(
+    module: &Module,
+    store: &mut Store<Wasi>,
+    host: &HostFunctions,
+    instances: &Instances,
+) -> Result<Instance, Ending> {
+    let linker = link::imports(module, store, host, instances)?;
     linker.instantiate_and_start(&mut *store, module).map_err(|error| instantiation_ending(&error, store))
 }
 

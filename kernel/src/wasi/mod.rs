@@ -20,12 +20,12 @@ mod sockets;
 mod stdin;
 mod streams;
 
-use alloc::{string::String, vec::Vec};
+use alloc::{collections::BTreeMap, string::String, vec::Vec};
 
 use mote_abi::{errno::Errno, file::fdflags};
 use mote_kernel_logic::fd::FdTable;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use wasmi::{Caller, Error, Extern, Func, Memory, Store};
+use wasmi::{Caller, Error, Extern, ExternRef, Func, Memory, Store};
 
 use crate::{
     engine::Limiter,
@@ -43,7 +43,7 @@ pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
 /// What a running module has of its host.
 pub(crate) struct Wasi {
     pub(crate) limiter: Limiter,
-    /// The exported linear memory, once the module is instantiated.
+    /// The exported linear memory, once the module is instantiated; none where there are several instances.
     pub(crate) memory: Option<Memory>,
     pub(crate) last_call: LastCall,
     boot: BootInfo,
@@ -51,12 +51,17 @@ pub(crate) struct Wasi {
     files: host_file::Shared,
     ram: Option<Disk>,
     random: ChaCha20Rng,
+    /// Which renewal of the seed the generator is of.
+    seed_generation: u64,
+    /// Values of the host to which modules have references, by their numbers.
+    pub(crate) extern_refs: BTreeMap<u32, ExternRef>,
     stdin: Stdin,
 }
 
 impl Wasi {
     /// The state in which a module starts; what is wrong with its ramdisk otherwise.
     pub(crate) fn new(boot: BootInfo) -> Result<Self, String> {
+        let (seed, seed_generation) = boot.random_seed();
         let mut wasi = Self {
             limiter: Limiter::new(boot),
             memory: None,
@@ -65,7 +70,9 @@ impl Wasi {
             fds: FdTable::default(),
             files: host_file::Shared::default(),
             ram: boot.ramdisk().map(ram::load).transpose()?,
-            random: ChaCha20Rng::from_seed(boot.random_seed()),
+            random: ChaCha20Rng::from_seed(seed),
+            seed_generation,
+            extern_refs: BTreeMap::new(),
             stdin: Stdin::default(),
         };
         let streams = [(Object::Stdin, 0), (Object::Stdout, fdflags::APPEND), (Object::Stderr, fdflags::APPEND)];

@@ -1,7 +1,10 @@
 //! Arguments, environment, random numbers.
 
 use mote_abi::errno::Errno;
-use rand_chacha::rand_core::RngCore;
+use rand_chacha::{
+    ChaCha20Rng,
+    rand_core::{RngCore, SeedableRng},
+};
 
 use super::{Wasi, linear::Linear};
 use crate::guest::Strings;
@@ -23,7 +26,13 @@ pub(super) fn environ_sizes_get(wasi: &mut Wasi, memory: &mut Linear<'_>, count:
 }
 
 pub(super) fn random_get(wasi: &mut Wasi, memory: &mut Linear<'_>, buffer: u32, bytes: u32) -> Result<(), Errno> {
-    wasi.random.fill_bytes(memory.slice_mut(buffer, bytes)?);
+    let target = memory.slice_mut(buffer, bytes)?;
+    // A copy of this kernel must not draw the same numbers.
+    if wasi.boot.seed_generation() != wasi.seed_generation {
+        let (seed, generation) = wasi.boot.random_seed();
+        (wasi.random, wasi.seed_generation) = (ChaCha20Rng::from_seed(seed), generation);
+    }
+    wasi.random.fill_bytes(target);
     Ok(())
 }
 

@@ -13,8 +13,8 @@ use std::{
 
 use anyhow::Context;
 use mote_vmm::{
-    Access, Config, Directory, DirectoryError, Ending, Entry, GuestFault, ImageError, Input, KernelImage, Limits, Module,
-    ModuleError, Output, Ramdisk, RamdiskError, Report, Vm, VmError,
+    Access, ClockSource, Config, Directory, DirectoryError, Ending, Entry, GuestFault, ImageError, Input, KernelImage, Limits,
+    Module, ModuleError, Output, Ramdisk, RamdiskError, Report, Vm, VmError,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -178,6 +178,7 @@ fn config(arguments: RunArgs, file_name: String) -> Result<Config, Failure> {
         },
         interrupt_on: Some(signals()?),
         log_level: arguments.log.into(),
+        clock: ClockSource::Host,
         random_seed: None,
         confinement: arguments.confinement.into(),
     })

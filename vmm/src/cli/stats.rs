@@ -24,8 +24,9 @@ fn phases(timeline: &Timeline, phases: &Phases) -> [(&'static str, Duration); 10
     ]
 }
 
-fn exits(counts: &ExitCounts) -> [(&'static str, u64); 9] {
-    let ExitCounts { end, drain_output, read_stdin, wait, files, sockets, read_clock, demand, signal } = *counts;
+fn exits(counts: &ExitCounts) -> [(&'static str, u64); 11] {
+    let ExitCounts { end, drain_output, read_stdin, wait, files, sockets, read_clock, demand, returns, host_calls, signal } =
+        *counts;
     [
         ("end", end),
         ("drain_output", drain_output),
@@ -35,6 +36,8 @@ fn exits(counts: &ExitCounts) -> [(&'static str, u64); 9] {
         ("sockets", sockets),
         ("read_clock", read_clock),
         ("demand", demand),
+        ("returns", returns),
+        ("host_calls", host_calls),
         ("signal", signal),
     ]
 }

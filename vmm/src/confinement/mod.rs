@@ -1,12 +1,11 @@
-//! Confinement: what the threads of a VM may still ask of the host's kernel once the guest runs.
+//! Confinement: what the thread of a VM may still ask of the host's kernel once the guest runs.
 //!
 //! It is for the day on which a guest has taken over the VMM by a mistake in it or in KVM. Two layers, each of which holds
 //! if the other fails: seccomp (`seccomp.rs`) allows the system calls that a run needs and ends the process at any other;
 //! Landlock (`landlock.rs`) refuses all files but those beneath the VM's directories. It is not for keeping one thread from
 //! another: they share memory, so the threads of a VM are no safer than the least confined of them.
 //!
-//! Both layers hold for a thread, and for ever. Landlock comes first, as new threads inherit it; then the housekeeping
-//! thread starts, and each of both threads takes the filter of its [`Role`]. So no filter has to allow starting threads.
+//! Both layers hold for a thread, and for ever. No thread is started behind them, so no filter has to allow that.
 
 mod filter;
 mod landlock;
@@ -14,14 +13,13 @@ mod seccomp;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, os::fd::OwnedFd, thread};
+use std::{fmt, io, os::fd::OwnedFd, thread};
 
 use thiserror::Error;
 
-use crate::directory::Access;
+use crate::{config::Config, directory::Access};
 
-/// Whether [`crate::Vm::run`] confines the threads of the VM, the calling one among them, before the guest's first
-/// instruction.
+/// Whether [`crate::Vm::run`] confines the calling thread before the guest's first instruction.
 ///
 /// This cannot be undone: a confined thread stays so when the run is over. Run the VM on a thread of its own, and let
 /// that thread do nothing afterwards but hand over the report and end; it cannot open a file or start a thread. Other
@@ -79,9 +77,6 @@ pub enum ConfinementError {
         /// Why not.
         message: String,
     },
-    /// The housekeeping thread ended before it was confined.
-    #[error("the housekeeping thread ended before it was confined")]
-    HousekeepingGone,
 }
 
 /// What the machine supports.
@@ -98,7 +93,7 @@ impl ConfinementSupport {
     pub fn probe() -> Self {
         let trial = || Self {
             landlock_abi: landlock::restrict(&Permissions::default()),
-            seccomp: seccomp::install(Role::Vcpu { files: false, sockets: false }),
+            seccomp: seccomp::install(Role { files: false, sockets: false }),
         };
         let gone = |layer| ConfinementError::Failed { layer, message: "the thread that tried it ended".into() };
         let lost = || Self { seccomp: Err(gone(Layer::Seccomp)), landlock_abi: Err(gone(Layer::Landlock)) };
@@ -114,6 +109,18 @@ pub(crate) struct Permissions {
 }
 
 impl Permissions {
+    /// What a VM of this configuration has; nothing if it is not confined.
+    pub(crate) fn of(config: &Config) -> io::Result<Self> {
+        let mut permissions = Self::default();
+        if config.confinement == Confinement::Off {
+            return Ok(permissions);
+        }
+        for directory in &config.directories {
+            permissions = permissions.with_directory(directory.file.try_clone()?.into(), directory.access);
+        }
+        Ok(if config.listeners.is_empty() { permissions } else { permissions.with_sockets() })
+    }
+
     /// Adds a directory and all beneath it.
     pub(crate) fn with_directory(mut self, directory: OwnedFd, access: Access) -> Self {
         self.directories.push((directory, access));
@@ -131,27 +138,21 @@ impl Permissions {
     }
 }
 
-/// What a thread is for.
+/// What a thread has to do beside running the vCPU and the services that every VM has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Runs the vCPU and the services.
-    Vcpu { files: bool, sockets: bool },
-    /// Takes output and what was posted to files, and watches the clock.
-    Housekeeping { files: bool },
+pub(crate) struct Role {
+    pub(crate) files: bool,
+    pub(crate) sockets: bool,
 }
 
 impl Role {
-    pub(crate) fn vcpu(permissions: &Permissions) -> Self {
-        Self::Vcpu { files: permissions.has_files(), sockets: permissions.sockets }
-    }
-
-    pub(crate) fn housekeeping(permissions: &Permissions) -> Self {
-        Self::Housekeeping { files: permissions.has_files() }
+    pub(crate) fn of(permissions: &Permissions) -> Self {
+        Self { files: permissions.has_files(), sockets: permissions.sockets }
     }
 }
 
 impl Confinement {
-    /// Confines the calling thread, and those that it starts from now on, to the files beneath these directories.
+    /// Confines the calling thread to the files beneath these directories.
     pub(crate) fn restrict_files(self, permissions: &Permissions) -> Result<(), ConfinementError> {
         self.enforce(|| landlock::restrict(permissions).map(|abi| tracing::debug!(abi, "confined by Landlock")))
     }

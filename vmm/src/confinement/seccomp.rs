@@ -6,10 +6,10 @@
 
 use std::io;
 
-use kvm_bindings::{KVMIO, kvm_msrs, kvm_regs, kvm_userspace_memory_region};
+use kvm_bindings::{KVMIO, kvm_regs, kvm_userspace_memory_region};
 use libc::{c_int, c_long};
 use seccompiler::{BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
-use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr, ioctl_iowr_nr};
+use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
 
 use super::{
     ConfinementError, Layer, Role,
@@ -91,12 +91,15 @@ const SIGNALS: &[Call] = &[
 /// Ending, and random numbers, which the standard library's hash maps begin with.
 const ENDING: &[Call] = &[any(libc::SYS_exit), any(libc::SYS_exit_group), any(libc::SYS_getrandom)];
 
-/// Beside its ioctls (see [`VCPU_IOCTLS`]): reading what is open, taking a kick off the queue, counting resident pages.
-const VCPU: &[Call] =
-    &[any(libc::SYS_mincore), any(libc::SYS_read), any(libc::SYS_rt_sigpending), any(libc::SYS_rt_sigtimedwait)];
-
-/// Writes that the guest posted.
-const POSTED: &[Call] = &[any(libc::SYS_pwrite64), any(libc::SYS_pwritev2)];
+/// Beside its ioctls (see [`VCPU_IOCTLS`]): reading what is open, taking a kick off the queue, setting the timer of ticks,
+/// which is there already, counting resident pages.
+const VCPU: &[Call] = &[
+    any(libc::SYS_mincore),
+    any(libc::SYS_read),
+    any(libc::SYS_rt_sigtimedwait),
+    any(libc::SYS_timer_delete),
+    any(libc::SYS_timer_settime),
+];
 
 /// What WASI does with files, as openat2 and its kin beneath a directory; Landlock says which. `cap-std` follows paths by
 /// openat and newfstatat where openat2 gives up.
@@ -132,11 +135,9 @@ const SOCKETS: &[Call] =
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 ioctl_iow_nr!(KVM_SET_USER_MEMORY_REGION, KVMIO, 0x46, kvm_userspace_memory_region);
 ioctl_ior_nr!(KVM_GET_REGS, KVMIO, 0x81, kvm_regs);
-ioctl_iowr_nr!(KVM_GET_MSRS, KVMIO, 0x88, kvm_msrs);
 
-/// Running the vCPU, memory on demand, the registers of a fault, the clock; how much input there is.
-const VCPU_IOCTLS: [fn() -> libc::c_ulong; 5] =
-    [KVM_RUN, KVM_SET_USER_MEMORY_REGION, KVM_GET_REGS, KVM_GET_MSRS, || libc::FIONREAD];
+/// Running the vCPU, memory on demand, the registers of a fault; how much input there is.
+const VCPU_IOCTLS: [fn() -> libc::c_ulong; 4] = [KVM_RUN, KVM_SET_USER_MEMORY_REGION, KVM_GET_REGS, || libc::FIONREAD];
 
 const SOCKET_IOCTLS: [fn() -> libc::c_ulong; 1] = [|| libc::FIONBIO];
 
@@ -158,23 +159,17 @@ fn is_unsupported(error: &io::Error) -> bool {
 
 fn program(role: Role) -> Result<BpfProgram, BackendError> {
     let mut rules = Rules::new();
-    for group in [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING] {
+    for group in [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING, VCPU] {
         add_group(&mut rules, group)?;
     }
     add(&mut rules, libc::SYS_tgkill, &[to_own_threads()])?;
-    if let Role::Housekeeping { files: true } = role {
-        add_group(&mut rules, POSTED)?;
+    add_ioctls(&mut rules, &VCPU_IOCTLS)?;
+    if role.files {
+        add_group(&mut rules, FILES)?;
     }
-    if let Role::Vcpu { files, sockets } = role {
-        add_group(&mut rules, VCPU)?;
-        add_ioctls(&mut rules, &VCPU_IOCTLS)?;
-        if files {
-            add_group(&mut rules, FILES)?;
-        }
-        if sockets {
-            add_group(&mut rules, SOCKETS)?;
-            add_ioctls(&mut rules, &SOCKET_IOCTLS)?;
-        }
+    if role.sockets {
+        add_group(&mut rules, SOCKETS)?;
+        add_ioctls(&mut rules, &SOCKET_IOCTLS)?;
     }
     filter::compile(&rules)
 }
@@ -221,7 +216,7 @@ mod tests {
 
     #[test]
     fn no_call_is_allowed_with_and_without_conditions() {
-        let groups = [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING, VCPU, POSTED, FILES, SOCKETS];
+        let groups = [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING, VCPU, FILES, SOCKETS];
         let calls: Vec<&Call> = groups.into_iter().flatten().collect();
         for call in &calls {
             let same = calls.iter().filter(|other| other.number == call.number);
@@ -232,10 +227,10 @@ mod tests {
     #[test]
     fn the_ioctls_have_the_numbers_of_the_kvm_api() {
         let numbers = VCPU_IOCTLS.map(|request| request());
-        assert_eq!(numbers, [0xae80, 0x4020_ae46, 0x8090_ae81, 0xc008_ae88, 0x541b]);
+        assert_eq!(numbers, [0xae80, 0x4020_ae46, 0x8090_ae81, 0x541b]);
     }
 
-    const PLAIN: Role = Role::Vcpu { files: false, sockets: false };
+    const PLAIN: Role = Role { files: false, sockets: false };
 
     fn allows(role: Role, number: c_long, arguments: &[u64]) -> bool {
         filter::tests::allows(&program(role).unwrap(), &Data::new(number, arguments))
@@ -247,14 +242,11 @@ mod tests {
 
     #[test]
     fn each_resource_adds_its_calls_and_no_others() {
-        let with = |files, sockets| Role::Vcpu { files, sockets };
+        let with = |files, sockets| Role { files, sockets };
         for number in 0..600 {
             let is_in = |group: &[Call]| group.iter().any(|call| call.number == number && call.when.is_empty());
             let [plain, files, sockets] =
                 [PLAIN, with(true, false), with(false, true)].map(|role| allows(role, number, &[1, 2, 3, 4, 5, 6]));
-            let keeper = |files| allows(Role::Housekeeping { files }, number, &[1, 2, 3, 4, 5, 6]);
-            assert!(!keeper(false) || plain, "call {number}");
-            assert_eq!(keeper(true), keeper(false) || is_in(POSTED), "call {number}");
             assert_eq!(files, plain || is_in(FILES), "call {number}");
             assert_eq!(sockets, plain || is_in(SOCKETS), "call {number}");
         }
@@ -283,11 +275,10 @@ mod tests {
         let ioctl = |request| allows(PLAIN, libc::SYS_ioctl, &[3, request, 0]);
         assert!(VCPU_IOCTLS.iter().all(|request| ioctl(request())));
         // Whatever a libc does with the upper half.
-        assert!(ioctl(0xffff_ffff_c008_ae88));
+        assert!(ioctl(0xffff_ffff_8090_ae81));
         let (kvm_create_vm, tiocsti) = (0xae01, 0x5412);
         assert!(!ioctl(kvm_create_vm) && !ioctl(tiocsti) && !ioctl(libc::FIONBIO));
-        assert!(allows(Role::Vcpu { files: false, sockets: true }, libc::SYS_ioctl, &[3, libc::FIONBIO]));
-        assert!(!allows(Role::Housekeeping { files: true }, libc::SYS_ioctl, &[3, KVM_RUN()]));
+        assert!(allows(Role { files: false, sockets: true }, libc::SYS_ioctl, &[3, libc::FIONBIO]));
 
         let own = u64::from(std::process::id());
         assert!(allows(PLAIN, libc::SYS_tgkill, &[own, 1, 1]));
@@ -296,7 +287,7 @@ mod tests {
         assert!(allows(PLAIN, libc::SYS_rt_sigaction, &[unsigned(libc::SIGSEGV)]));
         assert!(!allows(PLAIN, libc::SYS_rt_sigaction, &[unsigned(libc::SIGSYS)]));
 
-        let sendto = |address| allows(Role::Vcpu { files: false, sockets: true }, libc::SYS_sendto, &[3, 0, 0, 0, address, 0]);
+        let sendto = |address| allows(Role { files: false, sockets: true }, libc::SYS_sendto, &[3, 0, 0, 0, address, 0]);
         assert!(sendto(0));
         assert!(!sendto(1) && !sendto(1 << 32));
     }

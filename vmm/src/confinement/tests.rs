@@ -15,7 +15,7 @@ use super::*;
 
 const CASE: &str = "MOTE_CONFINEMENT_CASE";
 const DIRECTORY: &str = "MOTE_CONFINEMENT_DIRECTORY";
-const PLAIN: Role = Role::Vcpu { files: false, sockets: false };
+const PLAIN: Role = Role { files: false, sockets: false };
 
 /// How a child ends in which all went well.
 const DONE: i32 = 42;
@@ -69,7 +69,6 @@ fn a_forbidden_call_ends_the_process() {
         "file mapping",
         "signal to another process",
         "signal handler",
-        "housekeeping reads",
         "thread",
         "files without directories",
         "socket with sockets",
@@ -226,21 +225,16 @@ fn run_case(case: &str, directory: &Path) {
             // SAFETY: ignoring a signal runs no handler.
             unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
         }
-        "housekeeping reads" => {
-            let mut file = file();
-            confine(Role::Housekeeping { files: false });
-            let _result = file.read(&mut [0]);
-        }
         "thread" => {
             confine(PLAIN);
             let _result = thread::Builder::new().spawn(|| ());
         }
         "files without directories" => {
-            confine(Role::Vcpu { files: false, sockets: true });
+            confine(Role { files: false, sockets: true });
             let _result = fs::File::open(directory.join("inside/file"));
         }
         "socket with sockets" => {
-            confine(Role::Vcpu { files: true, sockets: true });
+            confine(Role { files: true, sockets: true });
             let _result = TcpListener::bind("127.0.0.1:0");
         }
         "memory and output" => {
@@ -270,7 +264,7 @@ fn run_case(case: &str, directory: &Path) {
         "files by the calls that are allowed" => {
             let [inside, outside] = ["inside", "outside"].map(|name| fs::File::open(directory.join(name)).unwrap());
             landlock::restrict(&permissions(directory)).unwrap();
-            confine(Role::Vcpu { files: true, sockets: false });
+            confine(Role { files: true, sockets: false });
             files_by_descriptor(&inside, &outside);
         }
         "files" => {
@@ -387,7 +381,7 @@ fn sockets() {
     });
     // Where Landlock is missing, seccomp has to do.
     Confinement::BestEffort.restrict_files(&Permissions::default().with_sockets()).unwrap();
-    confine(Role::Vcpu { files: false, sockets: true });
+    confine(Role { files: false, sockets: true });
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
     stream.set_nonblocking(false).unwrap();

@@ -1,13 +1,12 @@
 //! Output: takes records out of the ring and writes them where they belong: standard streams, log, files.
 //!
-//! Both the vCPU's thread and the housekeeping thread may drain; a lock keeps the order. Writing never blocks beyond a
-//! stop: a descriptor that may block is written only in pieces that poll(2) says it takes.
+//! Writing never blocks beyond a stop: a descriptor that may block is written only in pieces that poll(2) says it takes.
 
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use mote_abi::{
@@ -78,8 +77,6 @@ pub(crate) struct OutputService {
     /// Lines of the guest's log that were taken out of the ring.
     log: Vec<(u8, String)>,
     max_log_level: u8,
-    /// What went wrong on the housekeeping thread, for the report.
-    failure: Option<DrainError>,
 }
 
 #[derive(Debug)]
@@ -103,7 +100,6 @@ impl OutputService {
             stderr: Sink::new("standard error", stderr),
             log: Vec::new(),
             max_log_level,
-            failure: None,
         }
     }
 
@@ -112,14 +108,32 @@ impl OutputService {
         std::mem::take(&mut self.log)
     }
 
-    /// Keeps what went wrong until somebody asks.
-    pub(crate) fn fail(&mut self, error: DrainError) {
-        self.failure = Some(error);
+    /// Whether the ring holds nothing and nothing is left to be written.
+    pub(crate) fn is_empty(&self, memory: &GuestMemoryMmap) -> bool {
+        let head = memory.load::<u64>(GuestAddress(RING_HEAD.start), Ordering::Acquire);
+        head.is_ok_and(|head| head == self.tail) && self.written == self.batch.len() && self.log.is_empty()
     }
 
-    /// What went wrong before.
-    pub(crate) fn failure(&mut self) -> Option<DrainError> {
-        self.failure.take()
+    /// How far the ring was emptied, ever.
+    pub(crate) fn tail(&self) -> u64 {
+        self.tail
+    }
+
+    /// Begins anew with a ring of which all up to `tail` was taken, as a restored guest has it; tells the guest.
+    pub(crate) fn reset(&mut self, memory: &GuestMemoryMmap, tail: u64) -> Result<(), DrainError> {
+        self.tail = tail;
+        self.batch.clear();
+        self.written = 0;
+        self.log.clear();
+        self.publish(memory)
+    }
+
+    /// Sends what comes from now on elsewhere.
+    pub(crate) fn set_stream(&mut self, stream: Stream, target: Output) {
+        match stream {
+            Stream::Stderr => self.stderr = Sink::new("standard error", target),
+            _ => self.stdout = Sink::new("standard output", target),
+        }
     }
 
     /// Writes out all that the guest has published by now. What cannot be written is dropped and the stream marked broken.
@@ -272,23 +286,24 @@ impl Sink {
     fn new(name: &'static str, target: Output) -> Self {
         let may_block = match &target {
             Output::Fd(fd) => !is_regular_file(fd),
-            Output::Null | Output::Buffer(_) => false,
+            Output::Null | Output::Buffer(_) | Output::Callback(_) => false,
         };
         Self { name, target, may_block, broken: false }
     }
 
     /// Writes at least one byte; `None` if patience ended before.
     fn write_some(&mut self, bytes: &[u8], patience: Patience<'_>) -> io::Result<Option<usize>> {
-        match &self.target {
+        match &mut self.target {
             Output::Null => Ok(Some(bytes.len())),
             Output::Buffer(buffer) if buffer.append(bytes) => Ok(Some(bytes.len())),
             Output::Buffer(_) => Err(io::ErrorKind::BrokenPipe.into()),
+            Output::Callback(callback) => callback.write(bytes).map(|()| Some(bytes.len())),
             Output::Fd(fd) => loop {
                 let bytes = if self.may_block { bytes.get(..bytes.len().min(ATOMIC_BYTES)).unwrap_or(bytes) } else { bytes };
                 if self.may_block && !wait_writable(fd.as_fd(), patience)? {
                     return Ok(None);
                 }
-                match rustix::io::write(fd, bytes) {
+                match rustix::io::write(&*fd, bytes) {
                     Ok(count) => return Ok(Some(count)),
                     Err(Errno::INTR | Errno::AGAIN) => {}
                     Err(errno) => return Err(errno.into()),
@@ -305,20 +320,16 @@ fn is_regular_file(fd: &OwnedFd) -> bool {
 /// Whether `fd` can be written; `false` if patience ended.
 fn wait_writable(fd: BorrowedFd<'_>, patience: Patience<'_>) -> io::Result<bool> {
     let mut fds = vec![PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-    let timeout = match patience {
-        Patience::UntilStopped(control) => {
-            fds.push(PollFd::from_borrowed_fd(control.event(), PollFlags::IN));
-            None
-        }
-        Patience::None => Some(Timespec::default()),
-        Patience::UntilTime(end) => Timespec::try_from(end.saturating_duration_since(Instant::now())).ok(),
+    let left = match patience {
+        Patience::UntilStopped(control) => return Ok(control.poll(&fds, None)?.is_ok()),
+        Patience::None => Duration::ZERO,
+        Patience::UntilTime(end) => end.saturating_duration_since(Instant::now()),
     };
+    let timeout = Timespec::try_from(left).ok();
     loop {
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(fds.first().is_some_and(|fd| !fd.revents().is_empty())),
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+            result => return Ok(result? > 0),
         }
     }
 }

@@ -5,17 +5,17 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use mote_abi::hypercall::files::{Interest, STDIN, interest, ready};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 
 use super::{
     files::{FileService, Open, Refusal},
     stdin::Stdin,
 };
-use crate::control::Control;
+use crate::control::{Control, Stopped};
 
 /// Waits until one of the interests is ready or `timeout` passed, and fills in what was found.
 pub(crate) fn wait(
@@ -74,6 +74,8 @@ impl<'a> Source<'a> {
         match (interest.handle, open) {
             (STDIN, _) => match stdin {
                 Stdin::Fd(fd) => Self::Poll(fd.as_fd(), PollFlags::IN),
+                // It has to be asked, and may then wait as long as it likes.
+                Stdin::Callback(_) => Self::Decided { ready: ready::READY, readable_bytes: 1 },
                 Stdin::Bytes(bytes) => {
                     let hangup = if bytes.is_empty() { ready::HANGUP } else { 0 };
                     Self::Decided { ready: ready::READY | hangup, readable_bytes: bytes.len() as u64 }
@@ -104,39 +106,24 @@ impl<'a> Source<'a> {
     }
 }
 
-/// poll(2) beside the event of a stop; what was found for each, nothing at all if the time ran out.
+/// poll(2) until a stop; what was found for each, nothing at all if the time ran out.
 pub(crate) fn poll_until(
     sources: &[Option<(BorrowedFd<'_>, PollFlags)>],
     timeout: Option<Duration>,
     control: &Control,
 ) -> Result<Vec<PollFlags>, Refusal> {
-    let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let event = control.event();
     // A descriptor that is waited for many times counts once: poll(2) takes no more than can be open.
     let mut asked: BTreeMap<RawFd, (BorrowedFd<'_>, PollFlags)> = BTreeMap::new();
     for (fd, flags) in sources.iter().flatten() {
         asked.entry(fd.as_raw_fd()).or_insert((*fd, PollFlags::empty())).1 |= *flags;
     }
-    loop {
-        let mut fds = vec![PollFd::new(&event, PollFlags::IN)];
-        fds.extend(asked.values().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)));
-        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-        let left = left.and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, left.as_ref()) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(errno) => return Err(errno.into()),
-        }
-        let mut found = fds.iter().map(PollFd::revents);
-        if found.next().is_some_and(|event| !event.is_empty()) {
-            return Err(Refusal::Stopped);
-        }
-        let found: BTreeMap<RawFd, PollFlags> = asked.keys().copied().zip(found).collect();
-        let errors = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-        let of = |source: &Option<(BorrowedFd<'_>, PollFlags)>| {
-            let (fd, flags) = source.as_ref()?;
-            Some(*found.get(&fd.as_raw_fd())? & (*flags | errors))
-        };
-        return Ok(sources.iter().map(|source| of(source).unwrap_or(PollFlags::empty())).collect());
-    }
+    let fds: Vec<_> = asked.values().map(|(fd, flags)| PollFd::from_borrowed_fd(*fd, *flags)).collect();
+    let found = control.poll(&fds, timeout)?.map_err(|Stopped| Refusal::Stopped)?;
+    let found: BTreeMap<RawFd, PollFlags> = asked.keys().copied().zip(found).collect();
+    let errors = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    let of = |source: &Option<(BorrowedFd<'_>, PollFlags)>| {
+        let (fd, flags) = source.as_ref()?;
+        Some(*found.get(&fd.as_raw_fd())? & (*flags | errors))
+    };
+    Ok(sources.iter().map(|source| of(source).unwrap_or(PollFlags::empty())).collect())
 }

@@ -4,8 +4,7 @@
 //! `cap-std`, which never leaves the directory at which they start. Everything is opened such that it does not block, and
 //! where a guest may wait, it waits in poll(2) beside the event that a stop makes readable.
 //!
-//! The vCPU's thread and the housekeeping thread share the table: the latter writes what guests posted in the ring. Neither
-//! holds the lock while it waits for anything.
+//! Requests and what guests posted in the ring share the table. Nobody holds its lock while waiting for anything.
 
 mod change;
 mod directory;
@@ -146,6 +145,8 @@ pub(crate) struct FileService {
 struct Table {
     entries: Vec<Option<Arc<Open>>>,
     max_open: usize,
+    /// What was given at the start: the first entries, unless the guest closed them.
+    given: Vec<Arc<Open>>,
 }
 
 impl FileService {
@@ -158,10 +159,31 @@ impl FileService {
         let directories = directories
             .into_iter()
             .map(|(file, writable)| Open::Directory(Directory { dir: Dir::from_std_file(file), writable }));
-        let entries: Vec<_> = listeners.chain(directories).map(|open| Some(Arc::new(open))).collect();
-        let max_open = entries.len().saturating_add(max_open);
-        let table = Mutex::new(Table { entries, max_open });
+        let given: Vec<_> = listeners.chain(directories).map(Arc::new).collect();
+        let entries = given.iter().cloned().map(Some).collect();
+        let max_open = given.len().saturating_add(max_open);
+        let table = Mutex::new(Table { entries, max_open, given });
         Self { table, proc_device, failed_writes: AtomicU64::new(0), lost_writes: AtomicBool::new(false) }
+    }
+
+    /// How many files, directories and connections are open beside those that were given, and how many of the given ones are
+    /// not open any more or are listeners.
+    pub(crate) fn unsaved(&self) -> usize {
+        let table = self.lock();
+        let opened = table.entries.iter().skip(table.given.len()).flatten().count();
+        let kept = |(given, entry): (&Arc<Open>, &Option<Arc<Open>>)| {
+            matches!(**given, Open::Directory(_)) && entry.as_ref().is_some_and(|entry| Arc::ptr_eq(entry, given))
+        };
+        opened + table.given.iter().zip(&table.entries).filter(|pair| !kept(*pair)).count()
+    }
+
+    /// Closes everything that was opened, and opens what was given again.
+    pub(crate) fn reset(&self) {
+        let mut table = self.lock();
+        if table.entries.len() != table.given.len() || table.entries.iter().any(Option::is_none) {
+            table.entries = table.given.iter().cloned().map(Some).collect();
+        }
+        self.lost_writes.store(false, Ordering::Relaxed);
     }
 
     /// Does what the guest asks for.

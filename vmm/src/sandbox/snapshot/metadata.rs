@@ -1,0 +1,212 @@
+//! What a snapshot file says beside its pages, and what of that is believed: everything is checked here before anything of it
+//! is used. RAM is not here: it is the guest's business what that holds.
+
+use std::{collections::BTreeMap, collections::BTreeSet};
+
+use mote_abi::{
+    layout::{
+        self, BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, HOST_STATUS, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, POOL_FAR, POOL_NEAR,
+        RAMDISK, SYSTEM,
+    },
+    value::signature,
+};
+use serde::{Deserialize, Serialize};
+
+use super::super::export::{Export, ExportType, FuncType};
+
+/// All of it, as it stands in the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metadata {
+    /// Digest of the kernel image, in hexadecimal digits.
+    pub(super) kernel: String,
+    /// Version of the contract between kernel and host.
+    pub(super) abi_version: u32,
+    /// Features of the processor that the kernel was told of.
+    pub(super) cpu_features: Vec<String>,
+    pub(super) ram_bytes: u64,
+    /// Whether it waits for standard input.
+    pub(super) at_input: bool,
+    pub(super) fixed_clock_ns: Option<u64>,
+    pub(super) monotonic_ns: u64,
+    /// The seed of random numbers that are meant to be the same in every copy.
+    pub(super) seed: Option<[u8; 32]>,
+    pub(super) seed_generation: u64,
+    /// Bytes of the strings that the kernel was given.
+    pub(super) config_bytes: u64,
+    pub(super) ring_tail: u64,
+    pub(super) next_chunk: u64,
+    /// Guest-virtual and guest-physical address of each chunk.
+    pub(super) chunks: Vec<[u64; 2]>,
+    pub(super) functions: Vec<[String; 3]>,
+    pub(super) directories: Vec<String>,
+    pub(super) instances: Vec<InstanceMetadata>,
+    pub(super) deadline_ns: Option<u64>,
+    pub(super) fuel: Option<u64>,
+    pub(super) segments: Vec<SegmentMetadata>,
+    /// Bytes of the ramdisk's archive, which lies behind the segments.
+    pub(super) ramdisk_bytes: u64,
+    /// Digests of the data in pieces of [`super::file::DIGEST_BYTES`], in hexadecimal digits.
+    pub(super) digests: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InstanceMetadata {
+    pub(super) exports: Vec<ExportMetadata>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExportMetadata {
+    name: String,
+    kind: Kind,
+    /// Letters of its type.
+    ty: String,
+    flag: bool,
+    minimum: u64,
+    maximum: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Func,
+    Global,
+    Memory,
+    Table,
+}
+
+/// A part of RAM: where it lies in the guest, and where in the data of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SegmentMetadata {
+    pub(super) start: u64,
+    pub(super) bytes: u64,
+    pub(super) from: u64,
+}
+
+/// Parts of RAM that the host writes itself, and never takes from a file.
+pub(super) const OF_HOST: [layout::Region; 3] = [BOOT_INFO, HOST_STATUS, SYSTEM];
+/// Most instances, functions, directories: far more than a guest can have.
+const MAX_LIST: usize = 1 << 20;
+/// More segments than this are no snapshot that anybody took.
+const MAX_SEGMENTS: usize = 1 << 16;
+
+impl Metadata {
+    /// Says what is wrong with it, whatever data there is behind it: `data_bytes`, ramdisk included.
+    pub(super) fn check(&self, data_bytes: u64) -> Result<(), String> {
+        let ensure = |condition: bool, what: &str| if condition { Ok(()) } else { Err(String::from(what)) };
+        let ram = self.ram_bytes;
+        ensure((MIN_RAM_BYTES..=MAX_RAM_BYTES).contains(&ram), "its RAM has a size that no guest can have")?;
+        ensure((ram - BASE.bytes()).is_multiple_of(CHUNK_BYTES), "its RAM has a size that no guest can have")?;
+        ensure(self.config_bytes <= CONFIG.bytes(), "its strings do not fit where they belong")?;
+        ensure(self.ramdisk_bytes <= RAMDISK.bytes() && self.ramdisk_bytes <= data_bytes, "its ramdisk is too large")?;
+        let lists = [self.functions.len(), self.directories.len(), self.instances.len(), self.chunks.len(), self.digests.len()];
+        ensure(lists.iter().all(|length| *length <= MAX_LIST), "it has longer lists than any snapshot")?;
+        ensure(!self.instances.is_empty(), "it has no instance")?;
+        ensure(
+            self.functions.iter().all(|[_, _, ty]| signature::decode(ty.as_bytes()).is_some()),
+            "a host function has no type",
+        )?;
+        self.check_chunks()?;
+        self.check_segments(data_bytes - self.ramdisk_bytes)
+    }
+
+    fn pool_bytes(&self) -> u64 {
+        self.ram_bytes - BASE.bytes()
+    }
+
+    /// The pool's two parts, as far as there is RAM for them.
+    fn pool(&self) -> [std::ops::Range<u64>; 2] {
+        let near = self.pool_bytes().min(POOL_NEAR.bytes());
+        [POOL_NEAR.start..POOL_NEAR.start + near, POOL_FAR.start..POOL_FAR.start + (self.pool_bytes() - near)]
+    }
+
+    fn check_chunks(&self) -> Result<(), String> {
+        let [near, far] = self.pool();
+        let next = self.next_chunk;
+        let next_is_near = (near.start..=near.end).contains(&next);
+        if !next.is_multiple_of(CHUNK_BYTES) || !(next_is_near || (far.start..=far.end).contains(&next)) {
+            return Err("its next chunk of RAM is none".into());
+        }
+        let given = |at: u64| {
+            if next_is_near { (near.start..next).contains(&at) } else { near.contains(&at) || (far.start..next).contains(&at) }
+        };
+        let (mut addresses, mut chunks) = (BTreeSet::new(), BTreeSet::new());
+        for [address, chunk] in &self.chunks {
+            let aligned = address.is_multiple_of(CHUNK_BYTES) && chunk.is_multiple_of(CHUNK_BYTES);
+            if !aligned || !layout::is_demand(*address) || !given(*chunk) || !addresses.insert(address) || !chunks.insert(chunk) {
+                return Err(format!("its RAM is mapped at {address:#x}, from {chunk:#x}, where it cannot be"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_segments(&self, data_bytes: u64) -> Result<(), String> {
+        if self.segments.len() > MAX_SEGMENTS {
+            return Err("it has more segments than any snapshot".into());
+        }
+        let [near, far] = self.pool();
+        let mut end = 0;
+        for SegmentMetadata { start, bytes, from } in &self.segments {
+            let wrong = || format!("its segment of {bytes:#x} bytes at {start:#x}, from {from:#x}, cannot be");
+            let aligned = (start | bytes | from).is_multiple_of(PAGE_BYTES) && *bytes > 0;
+            let last = start.checked_add(*bytes).ok_or_else(wrong)?;
+            let in_file = from.checked_add(*bytes).is_some_and(|last| last <= data_bytes);
+            let in_ram =
+                [BASE.start..BASE.end, near.clone(), far.clone()].iter().any(|part| part.start <= *start && last <= part.end);
+            let of_host = OF_HOST.iter().any(|region| *start < region.end && region.start < last);
+            if !aligned || !in_file || !in_ram || of_host || *start < end {
+                return Err(wrong());
+            }
+            end = last;
+        }
+        Ok(())
+    }
+
+    /// The chunks by their guest-virtual addresses.
+    pub(super) fn mapped(&self) -> BTreeMap<u64, u64> {
+        self.chunks.iter().map(|[address, chunk]| (*address, *chunk)).collect()
+    }
+}
+
+impl From<&Export> for ExportMetadata {
+    fn from(export: &Export) -> Self {
+        let letters = |types: &[mote_abi::value::ValueType]| types.iter().map(|ty| char::from(ty.letter())).collect::<String>();
+        let plain = |kind, ty: String| Self { name: export.name.clone(), kind, ty, flag: false, minimum: 0, maximum: None };
+        match &export.ty {
+            ExportType::Func(ty) => plain(Kind::Func, format!("{}:{}", letters(&ty.params), letters(&ty.results))),
+            ExportType::Global { ty, mutable } => Self { flag: *mutable, ..plain(Kind::Global, letters(&[*ty])) },
+            ExportType::Memory { minimum, maximum, memory64 } => {
+                Self { flag: *memory64, minimum: *minimum, maximum: *maximum, ..plain(Kind::Memory, String::new()) }
+            }
+            ExportType::Table { ty, minimum, maximum } => {
+                Self { minimum: *minimum, maximum: *maximum, ..plain(Kind::Table, letters(&[*ty])) }
+            }
+        }
+    }
+}
+
+impl TryFrom<&ExportMetadata> for Export {
+    type Error = String;
+
+    fn try_from(export: &ExportMetadata) -> Result<Self, String> {
+        let ExportMetadata { name, kind, ty, flag, minimum, maximum } = export;
+        let (minimum, maximum, wrong) = (*minimum, *maximum, || format!("its export `{name}` has no type"));
+        let single = || match ty.as_bytes() {
+            [letter] => mote_abi::value::ValueType::from_letter(*letter).ok_or_else(wrong),
+            _ => Err(wrong()),
+        };
+        let ty = match kind {
+            Kind::Func => {
+                let (params, results) = signature::decode(ty.as_bytes()).ok_or_else(wrong)?;
+                ExportType::Func(FuncType { params: params.collect(), results: results.collect() })
+            }
+            Kind::Global => ExportType::Global { ty: single()?, mutable: *flag },
+            Kind::Memory => ExportType::Memory { minimum, maximum, memory64: *flag },
+            Kind::Table => ExportType::Table { ty: single()?, minimum, maximum },
+        };
+        Ok(Self { name: name.clone(), ty })
+    }
+}
