@@ -49,6 +49,8 @@ pub(crate) struct Machine {
     pub(crate) vcpu: VcpuFd,
     pub(crate) vm: VmFd,
     entry: EntryState,
+    /// Whether the vCPU stopped in a store to the doorbell, and nowhere else.
+    pub(crate) is_parked: bool,
     pub(crate) demand: DemandService,
     pub(crate) clock: ClockService,
     pub(crate) stdin: Stdin,
@@ -126,7 +128,7 @@ impl Machine {
         ram.warm(module.bytes());
 
         let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
-        let slots = Slots::add(&vm, &ram, kernel, Some(module), ramdisk.as_deref())
+        let slots = Slots::add(&vm, &ram, kernel, Some(module), ramdisk.as_deref(), ram.near.bytes())
             .map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
         let demand = DemandService::new(tables, slots, &vm, &ram).map_err(|error| machine(&error))?;
         let (vcpu, entry) = vcpu::create(&vm, kernel.entry()).map_err(VmError::create("setting up the vCPU"))?;
@@ -143,6 +145,7 @@ impl Machine {
             vcpu,
             vm,
             entry,
+            is_parked: false,
             demand,
             clock,
             stdin,
@@ -170,8 +173,8 @@ impl Machine {
         ram.populate(hint);
         let (kernel, ramdisk) = (Arc::clone(&image.kernel), image.ramdisk.clone());
         let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
-        let slots =
-            Slots::add(&vm, &ram, &kernel, None, ramdisk.as_deref()).map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
+        let slots = Slots::add(&vm, &ram, &kernel, None, ramdisk.as_deref(), image.demand.near_bytes())
+            .map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
         let demand = DemandService::resumed(slots, &vm, &ram, &image.demand).map_err(|error| machine(&error))?;
         let (vcpu, entry) = vcpu::create(&vm, kernel.entry()).map_err(VmError::create("setting up the vCPU"))?;
         let clock = ClockService::new(&vcpu, image.clock).map_err(|error| machine(&error))?;
@@ -184,6 +187,7 @@ impl Machine {
             vcpu,
             vm,
             entry,
+            is_parked: false,
             demand,
             clock,
             stdin,
@@ -261,7 +265,7 @@ impl Machine {
             Restored::default()
         };
         let kvm = VmError::create("setting up the vCPU");
-        vcpu::reset(&mut self.vcpu, &self.entry).map_err(kvm)?;
+        vcpu::reset(&mut self.vcpu, &self.entry, self.is_parked).map_err(kvm)?;
         self.demand.restore(&self.vm, &self.ram, &image.demand, !shares).map_err(|error| machine(&error))?;
         self.output.reset(self.ram.memory(), image.ring_tail).map_err(|error| machine(&format!("{error:?}")))?;
         self.files.reset();

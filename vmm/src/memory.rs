@@ -453,7 +453,11 @@ impl GuestRam {
 
     /// All zeros, and nothing touched.
     pub(crate) fn clear(&self) -> Result<(), MemoryError> {
-        [Some(&self.near), self.far.as_ref()].into_iter().flatten().try_for_each(|mapping| mapping.clear(0, mapping.bytes()))
+        for mapping in [Some(&self.near), self.far.as_ref()].into_iter().flatten() {
+            mapping.clear(0, mapping.bytes())?;
+        }
+        self.near.use_small_pages(0, self.near.bytes());
+        Ok(())
     }
 
     /// Makes these ranges of guest-physical addresses present.

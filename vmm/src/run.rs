@@ -60,6 +60,7 @@ impl Machine {
             if let Some(reason) = self.control.stop_reason() {
                 return Err(stopped(reason));
             }
+            self.is_parked = false;
             let exit = match self.vcpu.run() {
                 Ok(exit) => Exit::from(exit),
                 Err(error) => {
@@ -68,7 +69,10 @@ impl Machine {
                 }
             };
             let next = match exit {
-                Exit::Doorbell => self.answer(started, stops_at_input)?,
+                Exit::Doorbell => {
+                    self.is_parked = true;
+                    self.answer(started, stops_at_input)?
+                }
                 Exit::Fault { address } => self.fault(address)?,
                 Exit::StrayAccess { address } => return Err(GuestFault::StrayAccess { address }.into()),
                 Exit::Stopped(how) => return Err(GuestFault::Stopped(how).into()),

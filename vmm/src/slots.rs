@@ -27,6 +27,10 @@ pub(crate) struct Slots {
     next_chunk: u64,
     near_end: u64,
     far_end: u64,
+    /// Bytes of the first slot, which begins at [`BASE`] and holds the page tables.
+    first_slot_bytes: u64,
+    /// First address of [`POOL_NEAR`] that has no slot yet.
+    near_slots_end: u64,
     /// First address of [`POOL_FAR`] that has no slot yet.
     far_slots_end: u64,
 }
@@ -36,19 +40,23 @@ const FIRST_SLOT: u32 = 0;
 
 impl Slots {
     /// Adds the slots that every VM begins with. What is shared between VMs is read-only. A guest that goes on from a snapshot
-    /// has no use for its module any more.
+    /// has no use for its module any more. `first_slot_bytes` is for RAM from [`BASE`] on, as far as there is so much.
     pub(crate) fn add(
         vm: &VmFd,
         ram: &GuestRam,
         kernel: &KernelImage,
         module: Option<&Module>,
         ramdisk: Option<&Ramdisk>,
+        first_slot_bytes: u64,
     ) -> Result<Self, kvm_ioctls::Error> {
-        let first = [(BASE.start, &ram.near, 0), (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY)];
+        let mut slots = Self::new(ram);
+        slots.first_slot_bytes = first_slot_bytes.min(ram.near.bytes());
+        slots.near_slots_end = BASE.start + slots.first_slot_bytes;
+        slots.add_one(vm, BASE.start, &ram.near, 0, slots.first_slot_bytes, 0)?;
+        let image = (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY);
         let module = module.map(|module| (MODULE.start, module.mapping(), KVM_MEM_READONLY));
         let ramdisk = ramdisk.map(|ramdisk| (RAMDISK.start, ramdisk.mapping(), KVM_MEM_READONLY));
-        let mut slots = Self::new(ram);
-        for (address, mapping, flags) in first.into_iter().chain(module).chain(ramdisk) {
+        for (address, mapping, flags) in [image].into_iter().chain(module).chain(ramdisk) {
             slots.add_one(vm, address, mapping, 0, mapping.bytes().next_multiple_of(PAGE_BYTES), flags)?;
         }
         Ok(slots)
@@ -67,7 +75,7 @@ impl Slots {
         // SAFETY: the slot is removed, and then added as `add` made it, with a mapping that lives longer than the VM.
         unsafe {
             vm.set_user_memory_region(region(0))?;
-            vm.set_user_memory_region(region(ram.near.bytes().next_multiple_of(PAGE_BYTES)))
+            vm.set_user_memory_region(region(self.first_slot_bytes))
         }
     }
 
@@ -78,12 +86,15 @@ impl Slots {
 
     /// Hands out chunks from here on, after those of a snapshot; the slots of those are added where they are missing.
     pub(crate) fn set_next_chunk(&mut self, vm: &VmFd, ram: &GuestRam, next_chunk: u64) -> Result<(), kvm_ioctls::Error> {
+        if next_chunk > self.near_slots_end {
+            self.add_near(vm, ram)?;
+        }
         if let Some(far) = &ram.far
             && next_chunk > self.far_slots_end
         {
-            let offset = self.far_slots_end - POOL_FAR.start;
-            let bytes = (next_chunk - self.far_slots_end).max(FIRST_FAR_SLOT_BYTES).min(self.far_end - self.far_slots_end);
-            self.add_one(vm, self.far_slots_end, far, offset, bytes, 0)?;
+            let (start, offset) = (self.far_slots_end, self.far_slots_end - POOL_FAR.start);
+            let bytes = (next_chunk - start).max(FIRST_FAR_SLOT_BYTES).min(self.far_end - start);
+            self.add_one(vm, start, far, offset, bytes, 0)?;
             self.far_slots_end += bytes;
         }
         self.next_chunk = next_chunk;
@@ -105,6 +116,8 @@ impl Slots {
             next_chunk: POOL_NEAR.start,
             near_end: POOL_NEAR.start + near_bytes,
             far_end: POOL_FAR.start + ram.pool_bytes - near_bytes,
+            first_slot_bytes: 0,
+            near_slots_end: POOL_NEAR.start + near_bytes,
             far_slots_end: POOL_FAR.start,
         }
     }
@@ -118,6 +131,9 @@ impl Slots {
         if chunk == self.far_end {
             return Ok(None);
         }
+        if chunk == self.near_slots_end {
+            self.add_near(vm, ram)?;
+        }
         if let (true, Some(far)) = (chunk == self.far_slots_end, &ram.far) {
             let offset = chunk - POOL_FAR.start;
             let bytes = offset.max(FIRST_FAR_SLOT_BYTES).min(self.far_end - chunk);
@@ -126,6 +142,16 @@ impl Slots {
         }
         self.next_chunk += CHUNK_BYTES;
         Ok(Some(chunk))
+    }
+
+    /// Adds what the first part of the pool has beyond the first slot.
+    fn add_near(&mut self, vm: &VmFd, ram: &GuestRam) -> Result<(), kvm_ioctls::Error> {
+        let start = self.near_slots_end;
+        if start < self.near_end {
+            self.add_one(vm, start, &ram.near, start - BASE.start, self.near_end - start, 0)?;
+            self.near_slots_end = self.near_end;
+        }
+        Ok(())
     }
 
     /// Chunks that are left.

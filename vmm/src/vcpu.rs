@@ -1,9 +1,12 @@
 //! The vCPU: its processor state at entry, and what it holds when it stops.
 
-use std::arch::x86_64::__cpuid;
+use std::{arch::x86_64::__cpuid, sync::OnceLock};
 
-use kvm_bindings::{CpuId, kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xsave};
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_bindings::{
+    CpuId, KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment,
+    kvm_sregs, kvm_vcpu_events, kvm_xsave,
+};
+use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
 use mote_abi::layout::{BOOT_INFO, GDT, IDT, RING0_STACK, STACK, TSS};
 use mote_machine::{
     descriptor,
@@ -23,31 +26,54 @@ mod control_register {
     pub(super) const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
 }
 
-/// The state in which the kernel is entered.
+/// The state in which the kernel is entered, and how it gets into the vCPU.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EntryState {
     registers: kvm_regs,
     special: kvm_sregs,
+    /// Whether KVM takes registers from the page that it shares with this process, on entry: a call less for each kind, which
+    /// take microseconds where there is no hardware virtualization.
+    has_sync_registers: bool,
 }
 
 /// Makes vCPU 0 ready to enter ring 3 at `entry`.
 pub(crate) fn create(vm: &VmFd, entry: u64) -> Result<(VcpuFd, EntryState), kvm_ioctls::Error> {
-    let vcpu = vm.create_vcpu(0)?;
+    const SYNC: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+    let mut vcpu = vm.create_vcpu(0)?;
     vcpu.set_cpuid2(&cpuid()?)?;
-    let special = special_registers(vcpu.get_sregs()?);
     let registers = kvm_regs { rip: entry, rsp: STACK.end, rflags: 1 << 1, rdi: BOOT_INFO.start, ..kvm_regs::default() };
-    vcpu.set_sregs(&special)?;
-    vcpu.set_regs(&registers)?;
-    Ok((vcpu, EntryState { registers, special }))
+    let supported = u32::try_from(vm.check_extension_int(Cap::SyncRegs)).unwrap_or(0);
+    let special = special_registers(vcpu.get_sregs()?);
+    let state = EntryState { registers, special, has_sync_registers: supported & SYNC == SYNC };
+    state.load(&mut vcpu)?;
+    Ok((vcpu, state))
+}
+
+impl EntryState {
+    /// General, segment and control registers, and no exception on its way.
+    fn load(&self, vcpu: &mut VcpuFd) -> Result<(), kvm_ioctls::Error> {
+        if !self.has_sync_registers {
+            vcpu.set_vcpu_events(&kvm_vcpu_events::default())?;
+            vcpu.set_sregs(&self.special)?;
+            return vcpu.set_regs(&self.registers);
+        }
+        let shared = vcpu.sync_regs_mut();
+        (shared.regs, shared.sregs, shared.events) = (self.registers, self.special, kvm_vcpu_events::default());
+        for kind in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
+            vcpu.set_sync_dirty_reg(kind);
+        }
+        Ok(())
+    }
 }
 
 /// Brings a vCPU that ran back to the state of entry, whatever the guest has done to it: general, segment and control
-/// registers, floating-point and vector registers, and exceptions that were on their way.
-pub(crate) fn reset(vcpu: &mut VcpuFd, entry: &EntryState) -> Result<(), kvm_ioctls::Error> {
-    finish_exit(vcpu)?;
-    vcpu.set_vcpu_events(&kvm_vcpu_events::default())?;
-    vcpu.set_sregs(&entry.special)?;
-    vcpu.set_regs(&entry.registers)?;
+/// registers, floating-point and vector registers, and exceptions that were on their way. `is_parked` tells that it stopped in
+/// a single store to the doorbell, after which KVM has nothing left to do.
+pub(crate) fn reset(vcpu: &mut VcpuFd, entry: &EntryState, is_parked: bool) -> Result<(), kvm_ioctls::Error> {
+    if !is_parked {
+        finish_exit(vcpu)?;
+    }
+    entry.load(vcpu)?;
     // A header that names no component means the initial state of all.
     // SAFETY: KVM takes as many bytes as the guest's features need, which for a guest that was announced none but SSE are
     // those of the structure.
@@ -68,8 +94,13 @@ fn finish_exit(vcpu: &mut VcpuFd) -> Result<(), kvm_ioctls::Error> {
 }
 
 /// The features that the processor state needs, and no more: the kernel never executes `cpuid`, and asking KVM for all
-/// that it supports takes longer than making the VM.
+/// that it supports takes longer than making the VM. The processor is asked once: in a VM each `cpuid` is an exit.
 fn cpuid() -> Result<CpuId, kvm_ioctls::Error> {
+    static LEAVES: OnceLock<[kvm_cpuid_entry2; 5]> = OnceLock::new();
+    CpuId::from_entries(LEAVES.get_or_init(leaves)).map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))
+}
+
+fn leaves() -> [kvm_cpuid_entry2; 5] {
     const EXTENDED: u32 = 0x8000_0000;
     // x87, TSC, MSR, PAE, CMPXCHG8B, CMOV, FXSR, SSE, SSE2.
     const BASIC_EDX: u32 = 1 << 0 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 15 | 1 << 24 | 1 << 25 | 1 << 26;
@@ -77,14 +108,13 @@ fn cpuid() -> Result<CpuId, kvm_ioctls::Error> {
     const EXTENDED_EDX: u32 = 1 << 0 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 29;
     let (vendor, family, address_sizes) = (__cpuid(0), __cpuid(1), __cpuid(EXTENDED + 8));
     let leaf = |function, eax, ebx, ecx, edx| kvm_cpuid_entry2 { function, eax, ebx, ecx, edx, ..kvm_cpuid_entry2::default() };
-    let leaves = [
+    [
         leaf(0, 1, vendor.ebx, vendor.ecx, vendor.edx),
         leaf(1, family.eax, 0, 0, BASIC_EDX),
         leaf(EXTENDED, EXTENDED + 8, vendor.ebx, vendor.ecx, vendor.edx),
         leaf(EXTENDED + 1, family.eax, 0, 0, EXTENDED_EDX),
         leaf(EXTENDED + 8, address_sizes.eax, 0, 0, 0),
-    ];
-    CpuId::from_entries(&leaves).map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))
+    ]
 }
 
 fn special_registers(initial: kvm_sregs) -> kvm_sregs {

@@ -2,6 +2,7 @@
 
 use std::{
     mem::offset_of,
+    sync::OnceLock,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -125,5 +126,6 @@ fn host_tsc() -> u64 {
 /// CPUID 8000_0007h, EDX bit 8 (AMD64 Architecture Programmer's Manual, volume 3, E.4.6).
 pub(crate) fn host_has_invariant_tsc() -> bool {
     use std::arch::x86_64::__cpuid;
-    __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx >> 8 & 1 == 1
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0007).edx >> 8 & 1 == 1)
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range};
 use kvm_ioctls::VmFd;
 use mote_abi::{
     boot::status_offset,
-    layout::{self, CHUNK_BYTES, HEAP, HOST_STATUS, MEDIUM},
+    layout::{self, BASE, CHUNK_BYTES, HEAP, HOST_STATUS, MEDIUM, POOL_NEAR},
 };
 use mote_machine::stub::Frame;
 use vm_memory::{Bytes, GuestAddress};
@@ -49,6 +49,16 @@ pub(crate) struct DemandState {
     pub(crate) tables: Tables,
     pub(crate) next_chunk: u64,
     pub(crate) mapped: BTreeMap<u64, u64>,
+}
+
+/// How much more of the first part of RAM than was used a copy can use before it needs another memory slot.
+const SPARE_NEAR_BYTES: u64 = 4 << 20;
+
+impl DemandState {
+    /// How large the first memory slot of a copy has to be.
+    pub(crate) fn near_bytes(&self) -> u64 {
+        self.next_chunk.min(POOL_NEAR.end) - BASE.start + SPARE_NEAR_BYTES
+    }
 }
 
 impl DemandService {

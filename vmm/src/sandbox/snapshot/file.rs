@@ -16,6 +16,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
+    ops::Range,
     os::{fd::AsFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
@@ -65,6 +66,8 @@ pub(crate) const MAGIC: [u8; 8] = *b"motesnap";
 const FORMAT_VERSION: u32 = 1;
 /// Bytes of data for which there is one digest.
 pub(super) const DIGEST_BYTES: u64 = 1 << 20;
+/// Pieces of RAM that are left out if they are zeros.
+const ZERO_BYTES: u64 = 32 << 10;
 /// Longest metadata.
 const MAX_METADATA_BYTES: u64 = 64 << 20;
 
@@ -163,7 +166,7 @@ pub(super) fn save(inner: &Inner, path: &Path) -> io::Result<()> {
     let image = &inner.image;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".mote-snapshot-").tempfile_in(folder)?;
-    let parts = parts(&image.ram);
+    let parts = parts(&image.ram)?;
     let mut next = 0;
     let segments: Vec<_> = parts
         .iter()
@@ -217,8 +220,8 @@ fn write_data(file: &File, parts: &[Segment], ramdisk: Option<&Ramdisk>) -> io::
     Ok(writer.digests.finish())
 }
 
-/// The segments of an image without what the host writes itself.
-fn parts(ram: &RamImage) -> Vec<Segment> {
+/// The segments of an image without what the host writes itself, and without what is zeros in them.
+fn parts(ram: &RamImage) -> io::Result<Vec<Segment>> {
     let mut parts = ram.segments().to_vec();
     for region in OF_HOST {
         let around = |segment: &Segment| {
@@ -228,7 +231,32 @@ fn parts(ram: &RamImage) -> Vec<Segment> {
         };
         parts = parts.iter().flat_map(around).collect();
     }
-    parts
+    let mut filled = Vec::new();
+    for part in &parts {
+        filled.extend(without_zeros(part)?);
+    }
+    Ok(filled)
+}
+
+/// The parts of a segment that hold anything, to [`ZERO_BYTES`].
+fn without_zeros(segment: &Segment) -> io::Result<Vec<Segment>> {
+    let mut runs: Vec<Range<u64>> = Vec::new();
+    let mut buffer = vec![0; usize::try_from(ZERO_BYTES).unwrap_or(usize::MAX)];
+    let end = segment.start + segment.bytes;
+    let mut start = segment.start;
+    while start < end {
+        let bytes = ZERO_BYTES.min(end - start);
+        let part = buffer.get_mut(..usize::try_from(bytes).unwrap_or(0)).unwrap_or(&mut []);
+        segment.backing.file.read_exact_at(part, segment.from + (start - segment.start))?;
+        if part.iter().any(|byte| *byte != 0) {
+            match runs.last_mut() {
+                Some(last) if last.end == start => last.end = start + bytes,
+                _ => runs.push(start..start + bytes),
+            }
+        }
+        start += bytes;
+    }
+    Ok(runs.iter().filter_map(|run| segment.part(run)).collect())
 }
 
 fn metadata(inner: &Inner, segments: Vec<SegmentMetadata>, ramdisk_bytes: u64) -> Metadata {
