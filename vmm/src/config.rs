@@ -186,7 +186,9 @@ impl Input {
 }
 
 /// See [`Input::callback`].
-pub struct InputCallback(Box<dyn FnMut(&mut [u8]) -> io::Result<usize> + Send>);
+pub struct InputCallback(Box<Read>);
+
+type Read = dyn FnMut(&mut [u8]) -> io::Result<usize> + Send;
 
 impl InputCallback {
     /// Never more than `buffer` holds, whatever the function says.
@@ -233,7 +235,9 @@ impl Output {
 }
 
 /// See [`Output::callback`].
-pub struct OutputCallback(Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>);
+pub struct OutputCallback(Box<Write>);
+
+type Write = dyn FnMut(&[u8]) -> io::Result<()> + Send;
 
 impl OutputCallback {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {

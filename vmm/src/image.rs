@@ -24,7 +24,7 @@ use object::{
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
-use crate::memory::{Mapping, MemoryError};
+use crate::memory::{Mapping, MemoryError, PAGE};
 
 /// A kernel image that cannot be used.
 #[derive(Debug, Error)]
@@ -174,7 +174,7 @@ impl KernelImage {
     pub(crate) fn digest(&self) -> blake3::Hash {
         *self.digest.get_or_init(|| {
             let mut hasher = blake3::Hasher::new();
-            let mut page = [0; PAGE_BYTES as usize];
+            let mut page = [0; PAGE];
             for segment in &self.segments {
                 hasher.update(&segment.start.to_le_bytes()).update(&segment.end.to_le_bytes());
                 for at in (segment.start..segment.end).step_by(page.len()) {

@@ -22,6 +22,10 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMm
 
 use crate::request::Area;
 
+/// Bytes of a page, for buffers.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+pub(crate) const PAGE: usize = PAGE_BYTES as usize;
+
 /// Host memory that could not be had.
 #[derive(Debug, Error)]
 pub enum MemoryError {

@@ -9,12 +9,12 @@
 //! for comparing and copying it). So pages are only given up where a guest keeps many that it no longer writes.
 //! `docs/snapshots.md` has the figures.
 
-use std::{io, ops::Range, sync::Arc};
+use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use mote_abi::layout::PAGE_BYTES;
 
 use crate::{
-    memory::{Backing, GuestRam, MemoryError, Place, Source},
+    memory::{Backing, GuestRam, MemoryError, PAGE, Place, Source},
     pagemap::PageMap,
 };
 
@@ -57,9 +57,9 @@ pub(crate) struct Restored {
     pub(crate) private_pages: u64,
 }
 
-/// How often each page of a guest was found unchanged; by guest-physical address from that of the first region.
+/// How often each page of a guest was found unchanged: for each region, by its first address, one number for each page.
 #[derive(Debug, Default)]
-pub(crate) struct Idle(Vec<(u64, Vec<u8>)>);
+pub(crate) struct Idle(BTreeMap<u64, Vec<u8>>);
 
 impl Segment {
     fn end(&self) -> u64 {
@@ -154,7 +154,7 @@ impl RamImage {
         let mut restored = Restored::default();
         let mut unused: Vec<Range<u64>> = Vec::new();
         for region in regions {
-            let ages = idle.of(region.start);
+            let ages = idle.0.entry(region.start).or_default();
             let private = private(ram, page_map, region)?;
             restored.private_pages += private.iter().map(|range| (range.end - range.start) / PAGE_BYTES).sum::<u64>();
             for page in private.into_iter().flat_map(pages) {
@@ -184,7 +184,7 @@ impl RamImage {
 
     /// Makes one page equal to what it was; whether it was not.
     fn restore_page(&self, ram: &GuestRam, page: u64) -> Result<bool, MemoryError> {
-        const ZEROS: [u8; PAGE_BYTES as usize] = [0; PAGE_BYTES as usize];
+        const ZEROS: [u8; PAGE] = [0; PAGE];
         let place = place(ram, page, PAGE_BYTES)?;
         let mut buffer;
         let source = match self.segment(page) {
@@ -193,7 +193,7 @@ impl RamImage {
                 Some(view) => Source::Mapping(view, from + (page - start)),
                 // A file that is cut short while it is in use must be an error, and not a signal.
                 None => {
-                    buffer = [0; PAGE_BYTES as usize];
+                    buffer = [0; PAGE];
                     let read = std::os::unix::fs::FileExt::read_exact_at(&backing.file, &mut buffer, from + (page - start));
                     read.map_err(|source| failed(PAGE_BYTES, source))?;
                     Source::Bytes(&buffer)
@@ -205,18 +205,6 @@ impl RamImage {
 }
 
 impl Idle {
-    /// The ages of the pages of the region that begins at `start`.
-    fn of(&mut self, start: u64) -> &mut Vec<u8> {
-        let index = match self.0.iter().position(|(known, _)| *known == start) {
-            Some(index) => index,
-            None => {
-                self.0.push((start, Vec::new()));
-                self.0.len() - 1
-            }
-        };
-        &mut self.0[index].1
-    }
-
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
@@ -257,7 +245,7 @@ fn failed(bytes: u64, source: io::Error) -> MemoryError {
 }
 
 fn pages(range: Range<u64>) -> impl Iterator<Item = u64> {
-    range.step_by(usize::try_from(PAGE_BYTES).unwrap_or(4096))
+    range.step_by(PAGE)
 }
 
 /// Adds a range, as part of the last one if the gap between both is at most `max_gap_bytes`.

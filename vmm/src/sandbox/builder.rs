@@ -41,42 +41,36 @@ enum Source {
 macro_rules! common_methods {
     () => {
         /// Where standard input comes from. Without this its end is reached at once.
-        #[must_use]
         pub fn stdin(mut self, input: Input) -> Self {
             self.config.stdin = input;
             self
         }
 
         /// Where standard output goes. Without this it is thrown away.
-        #[must_use]
         pub fn stdout(mut self, output: Output) -> Self {
             self.config.stdout = output;
             self
         }
 
         /// Where standard error goes. Without this it is thrown away.
-        #[must_use]
         pub fn stderr(mut self, output: Output) -> Self {
             self.config.stderr = output;
             self
         }
 
         /// Gives the program a directory.
-        #[must_use]
         pub fn directory(mut self, directory: Directory) -> Self {
             self.config.directories.push(directory);
             self
         }
 
         /// How long a call may take: 30 s without this. Making a sandbox is a call, too.
-        #[must_use]
         pub fn deadline(mut self, deadline: Duration) -> Self {
             self.limits.deadline = Some(deadline);
             self
         }
 
         /// Lets calls take as long as they like.
-        #[must_use]
         pub fn without_deadline(mut self) -> Self {
             self.limits.deadline = None;
             self
@@ -84,14 +78,12 @@ macro_rules! common_methods {
 
         /// A function that modules can import. `closure` takes a [`Caller`] and up to twelve numbers (see
         /// [`crate::WasmType`]), and returns numbers, or a `Result` of them.
-        #[must_use]
         pub fn func<P, R>(mut self, module: &str, name: &str, closure: impl HostClosure<P, R>) -> Self {
             self.functions.add(HostFunction::new(module, name, closure));
             self
         }
 
         /// The same for a type that is known at run time.
-        #[must_use]
         pub fn func_dynamic<E: Into<HostError>>(
             mut self,
             module: &str,
@@ -104,14 +96,12 @@ macro_rules! common_methods {
         }
 
         /// What functions of the host find with [`Caller::data`].
-        #[must_use]
         pub fn data(mut self, data: impl Any + Send) -> Self {
             self.data = Some(Box::new(data));
             self
         }
 
         /// What the guest kernel logs; its lines become `tracing` events.
-        #[must_use]
         pub fn log_level(mut self, level: LogLevel) -> Self {
             self.config.log_level = level;
             self

@@ -37,7 +37,7 @@ use crate::{
     config::{Config, Input, Output},
     control::{Attached, Control, InterruptHandle},
     directory::Directory,
-    ending::{Ending, GuestFault, Rejection},
+    ending::{Ending, GuestFault, HostFailure, Rejection},
     image::KernelImage,
     machine::{Machine, MachineImage, Purpose},
     module::{Module, read_module},
@@ -321,6 +321,7 @@ impl Sandbox {
         if raw.len().max(results) > MAX_VALUES {
             return Err(CallError::Mismatch(format!("more than {MAX_VALUES} arguments or results").into()));
         }
+        let _span = tracing::trace_span!("call", instance, export).entered();
         let count = u32::try_from(raw.len()).unwrap_or(0);
         let fuel = self.limits.fuel.map_or(NO_FUEL, |fuel| fuel.min(NO_FUEL - 1));
         let arguments = CallArgs { instance, export, count, reserved: 0, fuel };
@@ -335,11 +336,18 @@ impl Sandbox {
 
     /// Calls `_start`, as a WASI command has it: 0 if it returns, else the status with which it ended itself.
     pub fn start(&mut self) -> Result<u32, CallError> {
-        match self.call("_start", ()) {
-            Ok(()) => Ok(0),
-            Err(CallError::Exit(status)) => Ok(status),
-            Err(error) => Err(error),
-        }
+        let result = self.call("_start", ());
+        self.exit_status(result)
+    }
+
+    /// How a program ended. What it wrote to files must have got there.
+    fn exit_status(&mut self, result: Result<(), CallError>) -> Result<u32, CallError> {
+        let status = match result {
+            Ok(()) => 0,
+            Err(CallError::Exit(status)) => status,
+            Err(error) => return Err(error),
+        };
+        if self.machine.files.has_lost_writes() { Err(HostFailure::LostWrites.into()) } else { Ok(status) }
     }
 
     /// Calls `_start`, and stops where the program first waits for standard input: an interpreter is warmed up then, and has
@@ -362,11 +370,8 @@ impl Sandbox {
             SandboxState::Poisoned(poison) => return Err(CallError::Poisoned(poison)),
             SandboxState::Ready => return Err(CallError::Mismatch("the sandbox is not in the middle of a call".into())),
         }
-        match self.enter(About::default(), false, |machine, session| machine.run_on(&session.attached)) {
-            Ok(_) => Ok(0),
-            Err(CallError::Exit(status)) => Ok(status),
-            Err(error) => Err(error),
-        }
+        let result = self.enter(About::default(), false, |machine, session| machine.run_on(&session.attached));
+        self.exit_status(result.map(drop))
     }
 
     /// Instantiates another module in this sandbox. Its imports are functions of the host, exports of instances that were
@@ -448,7 +453,8 @@ impl Sandbox {
         self.memory("memory").map(|memory| memory.bytes)
     }
 
-    /// Reads the linear memory that the first module exports as `memory`, from `offset` on.
+    /// Reads the linear memory that the first module exports as `memory`, from `offset` on. Also after a trap, an error of a
+    /// host function or an exit.
     pub fn read_memory(&mut self, offset: u64, to: &mut [u8]) -> Result<(), AccessError> {
         self.read_memory_of("memory", offset, to)
     }
@@ -478,7 +484,7 @@ impl Sandbox {
         if !matches!(found.ty, ExportType::Memory { .. }) {
             return Err(no_memory());
         }
-        if let (SandboxState::Ready, "memory", Some(known)) = (self.state, name, instance.memory) {
+        if let ("memory", Some(known)) = (name, instance.memory) {
             return Ok(known);
         }
         let arguments = ExportArgs { instance: 0, export };
@@ -583,8 +589,12 @@ impl Sandbox {
         data: &[u8],
         stops_at_input: bool,
     ) -> Result<(Step, LinearMemory), CallError> {
-        match self.state {
+        // A sandbox whose call was unwound cannot be called, but looked at.
+        let looks = matches!(number, command::MEMORY | command::GLOBAL_GET | command::EXPORTS);
+        let state_before = self.state;
+        match state_before {
             SandboxState::Ready => {}
+            SandboxState::Poisoned(poison) if looks && poison.is_unwound() => {}
             SandboxState::AtInput => return Err(CallError::AtInput),
             SandboxState::Poisoned(poison) => return Err(CallError::Poisoned(poison)),
         }
@@ -596,6 +606,9 @@ impl Sandbox {
             machine.renew_clock()?;
             machine.run(&session.attached, stops_at_input)
         })?;
+        if looks {
+            self.state = state_before;
+        }
         let index = usize::try_from(about.instance).unwrap_or(usize::MAX);
         let memory = self.instances.get(index).and_then(|instance| instance.memory).unwrap_or_default();
         if number == command::MEMORY

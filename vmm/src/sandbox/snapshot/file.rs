@@ -507,7 +507,7 @@ fn ram(opened: &Opened<'_>, kernel: &KernelImage, page_map: &PageMap) -> Result<
     for region in OF_HOST.iter().filter(|region| region.start < SYSTEM.start) {
         scratch.memory().write_obj(0u64, GuestAddress(region.start)).map_err(|error| layout(&error))?;
     }
-    let fixed = RamImage::capture(&scratch, page_map, &[BASE.start..SYSTEM.end], None)?;
+    let fixed = RamImage::capture(&scratch, page_map, std::slice::from_ref(&(BASE.start..SYSTEM.end)), None)?;
     Ok((RamImage::new(fixed.segments().iter().cloned().chain(mapped).collect()), tables))
 }
 
