@@ -222,10 +222,24 @@ fn statistics_in_json_have_a_schema() {
     let exits = stats["exits"].as_object().unwrap();
     assert_eq!(
         keys(&stats["exits"]),
-        ["demand", "drain_output", "end", "files", "read_clock", "read_stdin", "signal", "sockets", "wait"]
+        [
+            "demand",
+            "drain_output",
+            "end",
+            "files",
+            "host_calls",
+            "read_clock",
+            "read_stdin",
+            "returns",
+            "signal",
+            "sockets",
+            "wait"
+        ]
     );
     assert_eq!(exits.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), stats["exits_total"].as_u64().unwrap());
     assert_eq!(stats["exits"]["end"], 1);
+    // A run has no commands and no functions of the host.
+    assert_eq!((&stats["exits"]["returns"], &stats["exits"]["host_calls"]), (&0.into(), &0.into()));
     let phases = stats["phases_us"].as_object().unwrap();
     for phase in [
         "before_main",

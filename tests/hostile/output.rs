@@ -128,7 +128,7 @@ fn a_head_that_goes_back_ends_the_run() {
     assert_eq!(Verdict::of(&report.ending), Verdict::BadOutput);
 }
 
-/// What the housekeeping thread saw counts, even if the guest has mended it since.
+/// What the host saw at a tick counts, even if the guest has mended it since.
 #[test]
 fn a_head_that_was_bad_for_a_moment_ends_the_run() {
     if !kvm::usable() {

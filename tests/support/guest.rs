@@ -91,7 +91,7 @@ pub(crate) fn finish(vm: Vm) -> Report {
     }
 }
 
-/// A hypercall: any store will do.
+/// A hypercall: a store of four bytes.
 pub(crate) fn ring(a: &mut CodeAssembler) -> Assembled {
     a.mov(dword_ptr(DOORBELL.start), 1u32)
 }
