@@ -49,7 +49,8 @@ pub(crate) struct Control {
 struct State {
     /// Number of the call that runs, or of the next one.
     call: u64,
-    running: bool,
+    /// Parts of the call that go on, one in the other.
+    depth: u32,
     reason: Option<StopReason>,
     deadline: Option<Instant>,
     /// The thread that is in [`Control::attach`], as pthread_kill wants it.
@@ -76,7 +77,7 @@ impl InterruptHandle {
     pub fn interrupt_any(&self) -> bool {
         let state = self.control.lock();
         let call = state.call;
-        state.running && self.control.stop_locked(state, StopReason::Interrupted, call)
+        state.depth > 0 && self.control.stop_locked(state, StopReason::Interrupted, call)
     }
 }
 
@@ -91,17 +92,24 @@ impl Control {
         InterruptHandle { control: Arc::clone(self), call: self.lock().call }
     }
 
-    /// Begins a call.
+    /// Begins a call, or a part of the one that goes on: that has the deadline of the whole.
     pub(crate) fn begin(&self, deadline: Option<Instant>) {
         let mut state = self.lock();
-        (state.running, state.deadline) = (true, deadline);
+        if state.depth == 0 {
+            state.deadline = deadline;
+        }
+        state.depth += 1;
     }
 
-    /// Ends the call: what was meant for it means nothing any more.
+    /// Ends what was begun last. Once the call is over, what was meant for it means nothing any more.
     pub(crate) fn end(&self) {
         let mut state = self.lock();
+        state.depth = state.depth.saturating_sub(1);
+        if state.depth > 0 {
+            return;
+        }
         let was_stopped = state.reason.take().is_some();
-        (state.running, state.deadline) = (false, None);
+        state.deadline = None;
         state.call += 1;
         if was_stopped {
             // Under the lock, so that no stop of a later call is taken away.
@@ -399,6 +407,26 @@ mod tests {
         assert!(control.handle().interrupt(), "one for the next call");
         control.begin(None);
         assert_eq!(control.stop_reason(), Some(StopReason::Interrupted));
+    }
+
+    #[test]
+    fn a_call_of_several_parts_is_one_call() {
+        let control = Control::new(None).unwrap();
+        let handle = control.handle();
+        let deadline = Instant::now().checked_add(Duration::from_secs(3600));
+        control.begin(deadline);
+        for _ in 0..2 {
+            control.begin(None);
+            assert_eq!(control.deadline(), deadline);
+            control.end();
+        }
+        assert!(handle.interrupt(), "the call still runs");
+        control.begin(None);
+        assert_eq!(control.stop_reason(), Some(StopReason::Interrupted), "it is told to later parts");
+        control.end();
+        control.end();
+        assert_eq!((control.stop_reason(), control.deadline()), (None, None));
+        assert!(!handle.interrupt(), "the call is over");
     }
 
     #[test]

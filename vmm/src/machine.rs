@@ -283,7 +283,8 @@ impl Machine {
         self.boot.flags |= flags::RESUME;
         if !self.seeded {
             self.boot.random_seed = random_seed()?;
-            self.boot.seed_generation += 1;
+            // A file may have told any number.
+            self.boot.seed_generation = self.boot.seed_generation.wrapping_add(1);
         }
         self.boot.clock = self.clock.now();
         let written = self.ram.memory().write_slice(self.boot.as_bytes(), GuestAddress(BOOT_INFO.start));

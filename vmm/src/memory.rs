@@ -224,6 +224,25 @@ impl Mapping {
         unsafe { self.copy(offset, to.as_mut_ptr(), to.len(), Direction::Out, false) }
     }
 
+    /// The same where the file may be cut short meanwhile: that is an error, and not a signal.
+    pub(crate) fn read_carefully(&self, offset: u64, to: &mut [u8]) -> io::Result<()> {
+        // SAFETY: as above.
+        unsafe { self.copy(offset, to.as_mut_ptr(), to.len(), Direction::Out, true) }
+    }
+
+    /// Makes the page at `offset` of a mapping that can be written equal to `page`; whether it was not before. A page of a file
+    /// that was cut short is an error, and not a signal: cutting takes pages away that were written, too.
+    pub(crate) fn make_equal_carefully(&self, offset: u64, page: &[u8; PAGE]) -> io::Result<bool> {
+        let mut now = [0; PAGE];
+        self.read_carefully(offset, &mut now)?;
+        let differs = now != *page;
+        if differs {
+            // SAFETY: `page` is memory of Rust, which is only read; a page that is restored is one of RAM, which can be written.
+            unsafe { self.copy(offset, page.as_ptr().cast_mut(), page.len(), Direction::In, true)? };
+        }
+        Ok(differs)
+    }
+
     /// Copies `from` to what lies at `offset`.
     #[cfg(test)]
     pub(crate) fn write(&self, offset: u64, from: &[u8]) -> io::Result<()> {

@@ -111,7 +111,7 @@ impl RamImage {
             let kept = below.iter().filter(|_| whole).map(|segment| segment.start..segment.end());
             let mut all: Vec<_> = changed.into_iter().chain(kept).collect();
             all.sort_by_key(|range| range.start);
-            return Ok(Self { segments: save(ram, &all, MAX_GAP_PAGES * PAGE_BYTES)? });
+            return Ok(Self { segments: save(ram, &all, gap_bytes(&all))? });
         }
         Ok(Self { segments: overlay(below, save(ram, &changed, 0)?) })
     }
@@ -186,17 +186,17 @@ impl RamImage {
     fn restore_page(&self, ram: &GuestRam, page: u64) -> Result<bool, MemoryError> {
         const ZEROS: [u8; PAGE] = [0; PAGE];
         let place = place(ram, page, PAGE_BYTES)?;
-        let mut buffer;
         let source = match self.segment(page) {
             None => Source::Bytes(&ZEROS),
             Some(Segment { start, backing, from, .. }) => match &backing.view {
                 Some(view) => Source::Mapping(view, from + (page - start)),
                 // A file that is cut short while it is in use must be an error, and not a signal.
                 None => {
-                    buffer = [0; PAGE];
+                    let mut buffer = ZEROS;
                     let read = std::os::unix::fs::FileExt::read_exact_at(&backing.file, &mut buffer, from + (page - start));
                     read.map_err(|source| failed(PAGE_BYTES, source))?;
-                    Source::Bytes(&buffer)
+                    let made = place.mapping.make_equal_carefully(place.offset, &buffer);
+                    return made.map_err(|source| failed(PAGE_BYTES, source));
                 }
             },
         };
@@ -254,6 +254,20 @@ fn push(ranges: &mut Vec<Range<u64>>, range: Range<u64>, max_gap_bytes: u64) {
         Some(last) if range.start <= last.end.saturating_add(max_gap_bytes) => last.end = last.end.max(range.end),
         _ => ranges.push(range),
     }
+}
+
+/// Which gaps to close between these ranges, so that there are no more than [`MAX_SEGMENTS`].
+fn gap_bytes(ranges: &[Range<u64>]) -> u64 {
+    // With gaps of this size closed few segments have room in any RAM, and its two parts still lie further from each other.
+    const LARGEST: u64 = 512 << 20;
+    let gaps = |least: u64| {
+        ranges.windows(2).filter(|pair| matches!(pair, [one, next] if next.start > one.end.saturating_add(least))).count()
+    };
+    let mut bytes = MAX_GAP_PAGES * PAGE_BYTES;
+    while bytes < LARGEST && gaps(bytes) >= MAX_SEGMENTS {
+        bytes *= 2;
+    }
+    bytes
 }
 
 /// Copies these ranges into a new file in memory. Ranges that lie close together become one segment, in which what is between
@@ -405,6 +419,24 @@ mod tests {
             for address in 0..400 {
                 prop_assert_eq!(at(&merged, address), at(&above, address).or(at(&below, address)));
             }
+        }
+    }
+
+    #[test]
+    fn an_image_has_few_segments_however_memory_was_written() {
+        const STEP_BYTES: u64 = 256 << 10;
+        let page_map = PageMap::open().unwrap();
+        let (ram, copy) = (GuestRam::new(1 << 30).unwrap(), GuestRam::new(1 << 30).unwrap());
+        let regions = [BASE.start..POOL_NEAR.end, POOL_FAR.start..POOL_FAR.start + (900 << 20)];
+        let written = || regions.iter().flat_map(|region| region.clone().step_by(STEP_BYTES as usize));
+        written().for_each(|at| ram.memory().write_obj(at, GuestAddress(at)).unwrap());
+        assert!(written().count() > 10 * MAX_SEGMENTS);
+        let image = RamImage::capture(&ram, &page_map, &regions, None).unwrap();
+        assert!(image.segments().len() <= MAX_SEGMENTS, "{}", image.segments().len());
+        image.map_into(&copy).unwrap();
+        for at in written() {
+            assert_eq!(copy.memory().read_obj::<u64>(GuestAddress(at)).unwrap(), at);
+            assert_eq!(copy.memory().read_obj::<u64>(GuestAddress(at + PAGE_BYTES)).unwrap(), 0);
         }
     }
 

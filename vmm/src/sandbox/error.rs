@@ -185,7 +185,7 @@ pub enum BuildError {
     #[error("there are two host functions {0}")]
     SameFunction(String),
     /// A function of the host that the snapshot's modules import, and that was not given, or has another type.
-    #[error("the snapshot needs the host function {name} of type {ty}")]
+    #[error("the snapshot needs the host function {} of type {ty}", name.escape_debug())]
     MissingFunction {
         /// Module and name.
         name: String,

@@ -53,6 +53,9 @@ use host::{Answered, HostFunctions};
 use hypervisor::Hypervisor;
 use value::type_names;
 
+/// Most bytes of a list of exports: they are the host's memory. Functions of many parameters make long lists of short modules.
+const MAX_EXPORTS_BYTES: usize = 16 << 20;
+
 /// A module, instantiated in a micro VM of its own.
 ///
 /// ```no_run
@@ -126,28 +129,32 @@ pub enum Progress {
     Finished,
 }
 
-/// A call that goes on: its number for [`Control`] ends with it, whatever happens.
+/// A call that goes on, of one command or of several: for [`Control`] it ends with this, whatever happens.
+struct Ongoing(Arc<Control>);
+
+impl Ongoing {
+    fn begin(machine: &Machine, limits: CallLimits) -> Self {
+        machine.control.begin(limits.deadline.and_then(|after| Instant::now().checked_add(after)));
+        Self(Arc::clone(&machine.control))
+    }
+}
+
+impl Drop for Ongoing {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// A command that goes on, in this thread.
 struct Session {
-    control: Arc<Control>,
+    _call: Ongoing,
     attached: Attached,
 }
 
 impl Session {
     fn begin(machine: &Machine, limits: CallLimits) -> Result<Self, CallError> {
-        machine.control.begin(limits.deadline.and_then(|after| Instant::now().checked_add(after)));
-        match machine.attach() {
-            Ok(attached) => Ok(Self { control: Arc::clone(&machine.control), attached }),
-            Err(failure) => {
-                machine.control.end();
-                Err(failure.into())
-            }
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.control.end();
+        let call = Ongoing::begin(machine, limits);
+        Ok(Self { attached: machine.attach()?, _call: call })
     }
 }
 
@@ -209,11 +216,14 @@ impl Sandbox {
             data,
         };
         let started = Instant::now();
+        let _call = Ongoing::begin(&sandbox.machine, limits);
         let step = sandbox.enter(About::default(), false, |machine, session| machine.run(&session.attached, false));
         // A module that cannot be instantiated is no fault of the machine.
         let (code, payload) = done(step?)?;
-        let phases = &mut sandbox.machine.stats.phases;
-        phases.enter = started.elapsed().saturating_sub(phases.parse + phases.instantiate);
+        let (phases, whole) = (&mut sandbox.machine.stats.phases, started.elapsed());
+        // Counters of the guest, who may say anything.
+        (phases.parse, phases.instantiate) = (phases.parse.min(whole), phases.instantiate.min(whole));
+        phases.enter = whole.saturating_sub(phases.parse + phases.instantiate);
         let exports = sandbox.exports_from(0, code, payload)?;
         sandbox.keep_exports(exports);
         Ok(sandbox)
@@ -380,6 +390,7 @@ impl Sandbox {
         let module = read_module("the module".as_ref(), bytes.to_vec())
             .map_err(|error| CallError::Rejected(Box::new(Rejection::CannotRun(error.to_string()))))?;
         let whole_bytes = module.len() as u64;
+        let _call = Ongoing::begin(&self.machine, self.limits);
         for (index, part) in module.chunks(DATA_BYTES).enumerate() {
             let bytes = u32::try_from(part.len()).unwrap_or(0);
             let arguments = StageArgs { bytes, first: u32::from(index == 0), whole_bytes };
@@ -659,7 +670,7 @@ impl Sandbox {
     ) -> Result<Step, CallError> {
         let mut failed = None;
         let mut given_fuel = self.limits.fuel.map(i128::from);
-        let mut event = first(&mut self.machine, session)?;
+        let mut event = first(&mut self.machine, session).map_err(|ending| self.without_return(ending))?;
         loop {
             match event {
                 Event::HostCall(call) => {
@@ -680,7 +691,18 @@ impl Sandbox {
                     return self.returned(about, *returned, failed);
                 }
             }
-            event = self.machine.run(&session.attached, stops_at_input)?;
+            event = self.machine.run(&session.attached, stops_at_input).map_err(|ending| self.without_return(ending))?;
+        }
+    }
+
+    /// The end of a command that the guest did not return from. One that serves tells no end of a program in another way: it
+    /// is not there any more to go on.
+    fn without_return(&self, ending: Ending) -> CallError {
+        match ending {
+            Ending::Exited(_) | Ending::Trapped(_) | Ending::Rejected(_) if !self.instances.is_empty() => {
+                GuestFault::BadRequest("it ended in the middle of a command".into()).into()
+            }
+            other => other.into(),
         }
     }
 
@@ -749,6 +771,7 @@ impl Sandbox {
 
     /// All exports of an instance, of which `payload` has the first and `count` says how many there are.
     fn exports_from(&mut self, instance: u32, count: u32, payload: Vec<u8>) -> Result<Exports, CallError> {
+        let mut bytes = payload.len();
         let mut all = export::decode(&payload)?;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         while all.len() < count {
@@ -758,6 +781,12 @@ impl Sandbox {
             let more = export::decode(&payload)?;
             if more.is_empty() {
                 return Err(self.fault("fewer exports than it said"));
+            }
+            bytes += payload.len();
+            if bytes > MAX_EXPORTS_BYTES {
+                self.state = SandboxState::Poisoned(Poison::Fault);
+                let message = format!("its exports take more than {MAX_EXPORTS_BYTES} bytes to be described");
+                return Err(CallError::Rejected(Box::new(Rejection::CannotRun(message))));
             }
             all.extend(more);
         }

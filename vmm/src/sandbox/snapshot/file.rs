@@ -17,7 +17,10 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
     ops::Range,
-    os::{fd::AsFd, unix::fs::FileExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -42,7 +45,7 @@ use super::{
         hypervisor::Hypervisor,
     },
     Inner, Snapshot,
-    metadata::{InstanceMetadata, Metadata, OF_HOST, SegmentMetadata},
+    metadata::{InstanceMetadata, MAX_SEGMENTS, Metadata, OF_HOST, SegmentMetadata},
 };
 use crate::{
     config::ClockSource,
@@ -53,6 +56,7 @@ use crate::{
     pagemap::PageMap,
     ram_image::{RamImage, Segment},
     ramdisk::Ramdisk,
+    request::printable,
     service::{
         clock::{self, ClockOrigin},
         demand::DemandState,
@@ -70,6 +74,8 @@ pub(super) const DIGEST_BYTES: u64 = 1 << 20;
 const ZERO_BYTES: u64 = 32 << 10;
 /// Longest metadata.
 const MAX_METADATA_BYTES: u64 = 64 << 20;
+/// What an error quotes of a file at most.
+const MAX_QUOTED_BYTES: usize = 500;
 
 /// What a file begins with.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -184,7 +190,10 @@ pub(super) fn save(inner: &Inner, path: &Path) -> io::Result<()> {
     let digests = usize::try_from(data_bytes.div_ceil(DIGEST_BYTES)).unwrap_or(usize::MAX);
     metadata.digests = vec!["0".repeat(2 * blake3::OUT_LEN); digests];
     let json = serde_json::to_vec(&metadata)?;
-    let data_offset = (HEADER_BYTES as u64 + json.len() as u64).next_multiple_of(PAGE_BYTES);
+    if json.len() as u64 > MAX_METADATA_BYTES {
+        return Err(io::Error::other("its metadata, of which exports are the largest part, are longer than can be loaded"));
+    }
+    let data_offset = data_offset(json.len() as u64);
     file.seek(SeekFrom::Start(data_offset))?;
     metadata.digests = write_data(file.as_file(), &parts, image.ramdisk.as_deref())?;
 
@@ -205,6 +214,11 @@ pub(super) fn save(inner: &Inner, path: &Path) -> io::Result<()> {
     file.as_file().write_all_at(&json, HEADER_BYTES as u64)?;
     file.as_file().set_len(data_offset + data_bytes)?;
     file.persist(path).map(drop).map_err(|error| error.error)
+}
+
+/// Where the data of a file with so much metadata begins.
+fn data_offset(metadata_bytes: u64) -> u64 {
+    (HEADER_BYTES as u64 + metadata_bytes).next_multiple_of(PAGE_BYTES)
 }
 
 /// Writes segments and ramdisk from where the file stands; their digests.
@@ -235,7 +249,8 @@ fn parts(ram: &RamImage) -> io::Result<Vec<Segment>> {
     for part in &parts {
         filled.extend(without_zeros(part)?);
     }
-    Ok(filled)
+    // Each is a mapping in each copy: a guest may have strewn what it wrote.
+    Ok(if filled.len() <= MAX_SEGMENTS { filled } else { parts })
 }
 
 /// The parts of a segment that hold anything, to [`ZERO_BYTES`].
@@ -310,11 +325,15 @@ struct Opened<'a> {
 impl<'a> Opened<'a> {
     fn open(path: &'a Path) -> Result<Self, LoadError> {
         let read = |source| LoadError::Read { path: path.into(), source };
-        let damaged = |what: &str| LoadError::Damaged { path: path.into(), what: what.into() };
-        let file = File::open(path).map_err(read)?;
+        let damaged = |what: &str| LoadError::Damaged { path: path.into(), what: quoted(what) };
+        // Non-blocking, as opening a pipe would wait for its other end.
+        let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(read)?;
         let attributes = file.metadata().map_err(read)?;
         if attributes.is_dir() {
             return Err(read(io::ErrorKind::IsADirectory.into()));
+        }
+        if !attributes.is_file() {
+            return Err(read(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
         }
         let mut bytes = Vec::new();
         (&file).take(HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(read)?;
@@ -331,12 +350,11 @@ impl<'a> Opened<'a> {
         if header.metadata_bytes > MAX_METADATA_BYTES {
             return Err(damaged("its metadata is longer than that of any snapshot"));
         }
-        let metadata_end = HEADER_BYTES as u64 + header.metadata_bytes;
-        let data_end = header.data_offset.checked_add(header.data_bytes);
-        let whole = data_end.is_some_and(|end| end <= attributes.len());
-        if !whole || header.data_offset < metadata_end || !header.data_offset.is_multiple_of(PAGE_BYTES) || !attributes.is_file()
-        {
-            return Err(damaged("it is shorter than it says, or no regular file"));
+        if header.data_offset != data_offset(header.metadata_bytes) {
+            return Err(damaged("its data do not begin behind its metadata"));
+        }
+        if header.data_offset.checked_add(header.data_bytes) != Some(attributes.len()) {
+            return Err(damaged("it has another size than it says"));
         }
         let mut json = Vec::new();
         (&file).take(header.metadata_bytes).read_to_end(&mut json).map_err(read)?;
@@ -350,11 +368,11 @@ impl<'a> Opened<'a> {
     }
 
     fn damaged(&self, what: impl Into<String>) -> LoadError {
-        LoadError::Damaged { path: self.path.into(), what: what.into() }
+        LoadError::Damaged { path: self.path.into(), what: quoted(&what.into()) }
     }
 
     fn unfit(&self, what: impl Into<String>) -> LoadError {
-        LoadError::Unfit { path: self.path.into(), what: what.into() }
+        LoadError::Unfit { path: self.path.into(), what: quoted(&what.into()) }
     }
 
     fn read_error(&self, source: io::Error) -> LoadError {
@@ -395,15 +413,18 @@ impl<'a> Opened<'a> {
         })
     }
 
-    /// Compares all data with the digests.
+    /// Compares all data with the digests. What lies between them and the metadata is zeros.
     fn check_data(&self) -> Result<(), LoadError> {
+        let metadata_end = HEADER_BYTES as u64 + self.header.metadata_bytes;
+        let mut between = vec![0; usize::try_from(self.header.data_offset - metadata_end).unwrap_or(0)];
+        self.file.read_exact_at(&mut between, metadata_end).map_err(|error| self.read_error(error))?;
+        if between.iter().any(|byte| *byte != 0) {
+            return Err(self.damaged("between its metadata and its data is something else than zeros"));
+        }
         let mut digests = Digests::default();
         copy_from(&self.file, self.header.data_offset, self.header.data_bytes, &mut digests)
             .map_err(|error| self.read_error(error))?;
         let found = digests.finish();
-        if found.len() != self.metadata.digests.len() {
-            return Err(self.damaged("it has another number of digests than its data need"));
-        }
         match found.iter().zip(&self.metadata.digests).position(|(found, expected)| found != expected) {
             Some(index) => {
                 let offset = self.header.data_offset + index as u64 * DIGEST_BYTES;
@@ -516,6 +537,11 @@ impl Header {
         let bytes = self.as_bytes();
         *blake3::hash(bytes.get(..HEADER_BYTES - blake3::OUT_LEN).unwrap_or(bytes)).as_bytes()
     }
+}
+
+/// What a file says, in an error: of bounded length, and without characters that do things to terminals.
+fn quoted(what: &str) -> String {
+    printable(what.as_bytes().get(..MAX_QUOTED_BYTES).unwrap_or(what.as_bytes()))
 }
 
 /// Copies a part of a file.

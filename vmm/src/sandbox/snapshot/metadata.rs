@@ -1,7 +1,11 @@
 //! What a snapshot file says beside its pages, and what of that is believed: everything is checked here before anything of it
 //! is used. RAM is not here: it is the guest's business what that holds.
 
-use std::{collections::BTreeMap, collections::BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    marker::PhantomData,
+};
 
 use mote_abi::{
     layout::{
@@ -10,9 +14,15 @@ use mote_abi::{
     },
     value::signature,
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error, SeqAccess, Visitor},
+};
 
-use super::super::export::{Export, ExportType, FuncType};
+use super::{
+    super::export::{Export, ExportType, FuncType},
+    file::DIGEST_BYTES,
+};
 
 /// All of it, as it stands in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +33,7 @@ pub(super) struct Metadata {
     /// Version of the contract between kernel and host.
     pub(super) abi_version: u32,
     /// Features of the processor that the kernel was told of.
+    #[serde(deserialize_with = "list")]
     pub(super) cpu_features: Vec<String>,
     pub(super) ram_bytes: u64,
     /// Whether it waits for standard input.
@@ -37,22 +48,29 @@ pub(super) struct Metadata {
     pub(super) ring_tail: u64,
     pub(super) next_chunk: u64,
     /// Guest-virtual and guest-physical address of each chunk.
+    #[serde(deserialize_with = "list")]
     pub(super) chunks: Vec<[u64; 2]>,
+    #[serde(deserialize_with = "list")]
     pub(super) functions: Vec<[String; 3]>,
+    #[serde(deserialize_with = "list")]
     pub(super) directories: Vec<String>,
+    #[serde(deserialize_with = "list")]
     pub(super) instances: Vec<InstanceMetadata>,
     pub(super) deadline_ns: Option<u64>,
     pub(super) fuel: Option<u64>,
+    #[serde(deserialize_with = "list")]
     pub(super) segments: Vec<SegmentMetadata>,
     /// Bytes of the ramdisk's archive, which lies behind the segments.
     pub(super) ramdisk_bytes: u64,
-    /// Digests of the data in pieces of [`super::file::DIGEST_BYTES`], in hexadecimal digits.
+    /// Digests of the data in pieces of [`DIGEST_BYTES`], in hexadecimal digits.
+    #[serde(deserialize_with = "list")]
     pub(super) digests: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct InstanceMetadata {
+    #[serde(deserialize_with = "list")]
     pub(super) exports: Vec<ExportMetadata>,
 }
 
@@ -88,10 +106,10 @@ pub(super) struct SegmentMetadata {
 
 /// Parts of RAM that the host writes itself, and never takes from a file.
 pub(super) const OF_HOST: [layout::Region; 3] = [BOOT_INFO, HOST_STATUS, SYSTEM];
-/// Most instances, functions, directories: far more than a guest can have.
-const MAX_LIST: usize = 1 << 20;
-/// More segments than this are no snapshot that anybody took.
-const MAX_SEGMENTS: usize = 1 << 16;
+/// Longest list of anything: longer than a guest can have it.
+const MAX_LIST: usize = 1 << 19;
+/// Most segments: each is a mapping in each copy, of which a process can have some 65,000. Images keep far below.
+pub(super) const MAX_SEGMENTS: usize = 1 << 10;
 
 impl Metadata {
     /// Says what is wrong with it, whatever data there is behind it: `data_bytes`, ramdisk included.
@@ -102,8 +120,8 @@ impl Metadata {
         ensure((ram - BASE.bytes()).is_multiple_of(CHUNK_BYTES), "its RAM has a size that no guest can have")?;
         ensure(self.config_bytes <= CONFIG.bytes(), "its strings do not fit where they belong")?;
         ensure(self.ramdisk_bytes <= RAMDISK.bytes() && self.ramdisk_bytes <= data_bytes, "its ramdisk is too large")?;
-        let lists = [self.functions.len(), self.directories.len(), self.instances.len(), self.chunks.len(), self.digests.len()];
-        ensure(lists.iter().all(|length| *length <= MAX_LIST), "it has longer lists than any snapshot")?;
+        let digests = usize::try_from(data_bytes.div_ceil(DIGEST_BYTES)).ok();
+        ensure(digests == Some(self.digests.len()), "it has another number of digests than its data need")?;
         ensure(!self.instances.is_empty(), "it has no instance")?;
         ensure(
             self.functions.iter().all(|[_, _, ty]| signature::decode(ty.as_bytes()).is_some()),
@@ -148,12 +166,13 @@ impl Metadata {
             return Err("it has more segments than any snapshot".into());
         }
         let [near, far] = self.pool();
-        let mut end = 0;
+        // Each begins where the one before it ends, or later; in the file there is nothing between them.
+        let (mut end, mut next) = (0, 0);
         for SegmentMetadata { start, bytes, from } in &self.segments {
             let wrong = || format!("its segment of {bytes:#x} bytes at {start:#x}, from {from:#x}, cannot be");
             let aligned = (start | bytes | from).is_multiple_of(PAGE_BYTES) && *bytes > 0;
             let last = start.checked_add(*bytes).ok_or_else(wrong)?;
-            let in_file = from.checked_add(*bytes).is_some_and(|last| last <= data_bytes);
+            let in_file = *from == next && *bytes <= data_bytes - next;
             let in_ram =
                 [BASE.start..BASE.end, near.clone(), far.clone()].iter().any(|part| part.start <= *start && last <= part.end);
             let of_host = OF_HOST.iter().any(|region| *start < region.end && region.start < last);
@@ -161,14 +180,41 @@ impl Metadata {
                 return Err(wrong());
             }
             end = last;
+            next += bytes;
         }
-        Ok(())
+        if next == data_bytes { Ok(()) } else { Err("it has data that belong to nothing".into()) }
     }
 
     /// The chunks by their guest-virtual addresses.
     pub(super) fn mapped(&self) -> BTreeMap<u64, u64> {
         self.chunks.iter().map(|[address, chunk]| (*address, *chunk)).collect()
     }
+}
+
+/// A list of at most [`MAX_LIST`] elements: a longer one is refused before it takes memory.
+fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Elements<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(element) = sequence.next_element()? {
+                if all.len() == MAX_LIST {
+                    return Err(A::Error::custom("a list is longer than that of any snapshot"));
+                }
+                all.push(element);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_seq(Elements(PhantomData))
 }
 
 impl From<&Export> for ExportMetadata {
