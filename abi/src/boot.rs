@@ -86,6 +86,8 @@ pub mod flags {
     /// Clocks do not follow the time-stamp counter but go on by [`super::FIXED_CLOCK_STEP_NS`] with each reading, and sleeping
     /// moves them: what a program sees of time is always the same.
     pub const FIXED_CLOCK: u32 = 1 << 4;
+    /// All functions of a module are translated when it is loaded, not each when it is first called: a snapshot then has them.
+    pub const EAGER: u32 = 1 << 5;
 }
 
 /// How far a reading moves clocks that are fixed.

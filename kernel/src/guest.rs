@@ -109,6 +109,11 @@ impl BootInfo {
         self.0.flags & flags::SERVE != 0
     }
 
+    /// Whether functions are translated before they are called.
+    pub(crate) fn is_eager(self) -> bool {
+        self.0.flags & flags::EAGER != 0
+    }
+
     /// Whether clocks go on by readings alone.
     pub(crate) fn has_fixed_clock(self) -> bool {
         self.0.flags & flags::FIXED_CLOCK != 0

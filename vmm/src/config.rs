@@ -46,6 +46,8 @@ pub struct Config {
     pub interrupt_on: Option<OwnedFd>,
     /// What the kernel logs; its lines become `tracing` events.
     pub log_level: LogLevel,
+    /// When functions are translated.
+    pub translation: Translation,
     /// What clocks show.
     pub clock: ClockSource,
     /// Seed of the module's random generator; `None` takes one of the operating system.
@@ -125,6 +127,7 @@ impl Default for Config {
             limits: Limits::default(),
             interrupt_on: None,
             log_level: LogLevel::Off,
+            translation: Translation::Lazy,
             clock: ClockSource::Host,
             random_seed: None,
             confinement: Confinement::Off,
@@ -143,6 +146,17 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+/// When the interpreter translates functions into its own form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Translation {
+    /// Each when it is first called: a module starts sooner.
+    #[default]
+    Lazy,
+    /// All when the module is loaded: a snapshot has them, so that no copy has to. Takes time and RAM in proportion to the size
+    /// of the module.
+    Eager,
 }
 
 /// What the clocks of a program show.

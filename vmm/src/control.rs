@@ -9,7 +9,7 @@
 //! stop makes readable, and no longer than to the deadline.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io, mem,
     os::fd::{AsFd, OwnedFd},
     ptr,
@@ -23,6 +23,8 @@ use vmm_sys_util::signal;
 
 /// How often a thread that runs a guest takes its output at least.
 const TICK: Duration = Duration::from_millis(20);
+/// The first tick of a call; each takes twice as long as the one before, up to [`TICK`]. Output that comes soon is seen soon.
+const FIRST_TICK: Duration = Duration::from_millis(1);
 
 /// Why a call was told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +204,7 @@ impl Control {
     /// Makes the calling thread the one that is kicked, until the returned value is dropped, and begins its ticks.
     pub(crate) fn attach(self: &Arc<Self>, vcpu: &VcpuFd) -> io::Result<Attached> {
         let before = block_kick_signal()?;
-        let attached = Attached { control: Arc::clone(self), before };
+        let attached = Attached { control: Arc::clone(self), before, next_tick: Cell::new(FIRST_TICK) };
         unblock_kick_signal_in_run(vcpu, &attached.before)?;
         // SAFETY: no precondition.
         self.lock().thread = Some(unsafe { libc::pthread_self() });
@@ -220,6 +222,7 @@ pub(crate) struct Attached {
     control: Arc<Control>,
     /// The signal mask of the thread as it was.
     before: libc::sigset_t,
+    next_tick: Cell<Duration>,
 }
 
 impl Attached {
@@ -234,7 +237,9 @@ impl Attached {
     /// The next kick comes with the tick, or with the deadline if that is earlier.
     fn arm(&self) -> io::Result<()> {
         let left = self.control.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        Ticker::set(left.map_or(TICK, |left| left.min(TICK)))
+        let tick = self.next_tick.get();
+        self.next_tick.set(tick.saturating_mul(2).min(TICK));
+        Ticker::set(left.map_or(tick, |left| left.min(tick)))
     }
 }
 

@@ -48,6 +48,7 @@ mod vm;
 
 pub use config::{
     ClockSource, Config, ConfigError, Entry, Input, InputCallback, Limits, LogLevel, Output, OutputCallback, SharedBuffer,
+    Translation,
 };
 pub use confinement::{Confinement, ConfinementError, ConfinementSupport, Layer};
 pub use control::InterruptHandle;

@@ -19,7 +19,7 @@ use vm_memory::{Bytes, GuestAddress};
 use zerocopy::IntoBytes;
 
 use crate::{
-    config::{ClockSource, Config, Input, Output, Strings},
+    config::{ClockSource, Config, Input, Output, Strings, Translation},
     control::Control,
     directory::Access,
     ending::{Ending, HostFailure},
@@ -336,7 +336,8 @@ fn boot_info(
     let flags = flag(limits.fuel.is_some(), flags::FUEL)
         | flag(clock.has_invariant_tsc(), flags::INVARIANT_TSC)
         | flag(purpose == Purpose::Serve, flags::SERVE)
-        | flag(config.clock != ClockSource::Host, flags::FIXED_CLOCK);
+        | flag(config.clock != ClockSource::Host, flags::FIXED_CLOCK)
+        | flag(config.translation == Translation::Eager, flags::EAGER);
     Ok(BootInfo {
         magic: BOOT_MAGIC,
         version: ABI_VERSION,

@@ -12,7 +12,7 @@ use alloc::{format, string::String};
 
 use mote_abi::hypercall::{exit_kind, trap};
 use wasmi::{
-    Config, Engine, Error, Instance, Module, Store,
+    CompilationMode, Config, Engine, Error, Instance, Module, Store,
     errors::{ErrorKind, InstantiationError},
 };
 
@@ -52,6 +52,7 @@ fn config(boot: BootInfo) -> Config {
     config
         .consume_fuel(boot.fuel().is_some())
         .ignore_custom_sections(true)
+        .compilation_mode(if boot.is_eager() { CompilationMode::Eager } else { CompilationMode::LazyTranslation })
         .set_max_stack_height(boot.max_wasm_stack_bytes().max(64 << 10))
         .set_max_recursion_depth(boot.max_wasm_frames());
     config

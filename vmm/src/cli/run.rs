@@ -178,6 +178,7 @@ fn config(arguments: RunArgs, file_name: String) -> Result<Config, Failure> {
         },
         interrupt_on: Some(signals()?),
         log_level: arguments.log.into(),
+        translation: Translation::Lazy,
         clock: ClockSource::Host,
         random_seed: None,
         confinement: arguments.confinement.into(),

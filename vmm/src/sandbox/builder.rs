@@ -17,7 +17,7 @@ use super::{
     snapshot::Snapshot,
     value::Value,
 };
-use crate::{ClockSource, Config, Directory, Input, KernelImage, LogLevel, Module, Output, Ramdisk};
+use crate::{ClockSource, Config, Directory, Input, KernelImage, LogLevel, Module, Output, Ramdisk, Translation};
 
 /// What one call may take, where it is bounded.
 #[derive(Debug, Clone, Copy)]
@@ -175,6 +175,12 @@ impl SandboxBuilder {
     /// A file system at `/`, in memory.
     pub fn ramdisk(mut self, ramdisk: &Arc<Ramdisk>) -> Self {
         self.config.ramdisk = Some(Arc::clone(ramdisk));
+        self
+    }
+
+    /// When functions are translated: each when it is first called, without this.
+    pub fn translation(mut self, translation: Translation) -> Self {
+        self.config.translation = translation;
         self
     }
 
