@@ -174,13 +174,16 @@ impl KernelImage {
     pub(crate) fn digest(&self) -> blake3::Hash {
         *self.digest.get_or_init(|| {
             let mut hasher = blake3::Hasher::new();
-            let mut page = [0; PAGE];
+            // Large pieces: BLAKE3 is several times faster on them.
+            let mut buffer = vec![0; 256 * PAGE];
             for segment in &self.segments {
                 hasher.update(&segment.start.to_le_bytes()).update(&segment.end.to_le_bytes());
-                for at in (segment.start..segment.end).step_by(page.len()) {
+                for at in (segment.start..segment.end).step_by(buffer.len()) {
+                    let length = usize::try_from(segment.end - at).unwrap_or(usize::MAX).min(buffer.len());
+                    let part = buffer.get_mut(..length).unwrap_or(&mut []);
                     // Segments lie in the mapping, in whole pages.
-                    let _inside = self.mapping.read(at - IMAGE.start, &mut page);
-                    hasher.update(&page);
+                    let _inside = self.mapping.read(at - IMAGE.start, part);
+                    hasher.update(part);
                 }
             }
             hasher.update(&self.entry.to_le_bytes()).update(&self.data_bytes.to_le_bytes()).update(&self.data);
