@@ -40,7 +40,7 @@ use crate::{
     ending::{Ending, GuestFault, HostFailure, Rejection},
     image::KernelImage,
     machine::{Machine, MachineImage, Purpose},
-    module::{Module, read_module},
+    module::{Module, ModuleError, read_module},
     ram_image::Idle,
     request::{Outcome, Returned, values},
     run::Event,
@@ -387,8 +387,7 @@ impl Sandbox {
     /// Instantiates another module in this sandbox. Its imports are functions of the host, exports of instances that were
     /// [registered](Sandbox::register), and WASI.
     pub fn instantiate(&mut self, bytes: &[u8]) -> Result<Instance, CallError> {
-        let module = read_module("the module".as_ref(), bytes.to_vec())
-            .map_err(|error| CallError::Rejected(Box::new(Rejection::CannotRun(error.to_string()))))?;
+        let module = read_module("the module".as_ref(), bytes.to_vec()).map_err(|error| refused(&error))?;
         let whole_bytes = module.len() as u64;
         let _call = Ongoing::begin(&self.machine, self.limits);
         for (index, part) in module.chunks(DATA_BYTES).enumerate() {
@@ -837,6 +836,17 @@ fn done(step: Step) -> Result<(u32, Vec<u8>), CallError> {
         Step::Done { code, payload } => Ok((code, payload)),
         Step::AtInput => Err(CallError::AtInput),
     }
+}
+
+/// What a module is told that does not even reach the guest.
+fn refused(error: &ModuleError) -> CallError {
+    let message = error.to_string();
+    CallError::Rejected(Box::new(match error {
+        ModuleError::Empty { .. } | ModuleError::NotWasm { .. } | ModuleError::Component { .. } | ModuleError::Text { .. } => {
+            Rejection::Invalid(message)
+        }
+        ModuleError::Read { .. } | ModuleError::TooLarge { .. } | ModuleError::Memory(_) => Rejection::CannotRun(message),
+    }))
 }
 
 fn duplicates(directories: &[Directory]) -> Result<Vec<Directory>, VmError> {

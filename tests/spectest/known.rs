@@ -1,0 +1,45 @@
+//! Directives that fail, in sandboxes as in the interpreter by itself, and why: in each case the engine has a newer
+//! specification than the file.
+
+/// Some that fail for one reason.
+pub(crate) struct Known {
+    pub(crate) suite: &'static str,
+    pub(crate) file: &'static str,
+    pub(crate) lines: &'static [usize],
+    pub(crate) reason: &'static str,
+}
+
+const fn known(suite: &'static str, file: &'static str, lines: &'static [usize], reason: &'static str) -> Known {
+    Known { suite, file, lines, reason }
+}
+
+const MEMORIES: &str = "a module may have several memories (multi-memory, in 3.0)";
+const MEMORY_INDEX: &str =
+    "what was a reserved zero byte is the index of a memory, in LEB128 of any length (multi-memory, in 3.0)";
+const OFFSETS: &str = "offsets of loads and stores have 64 bits, and so may be longer (memory64, in 3.0)";
+const SEGMENTS: &str = "segments are written one after another, and trap where they do not fit (bulk-memory, in 2.0)";
+const TABLES: &str = "a module may have several tables (reference-types, in 2.0)";
+const UNREACHABLE: &str = "the labels of a br_table in unreachable code may have different types (in 2.0)";
+
+pub(crate) const KNOWN: &[Known] = &[
+    known("wasm-v1", "binary-leb128.wast", &[403, 460], OFFSETS),
+    known("wasm-v1", "imports.wast", &[404, 408, 412], MEMORIES),
+    known("wasm-v1", "memory.wast", &[8, 9], MEMORIES),
+    known("wasm-v2", "binary.wast", &[145, 165, 184, 203, 242, 261, 279, 297], MEMORY_INDEX),
+    known("wasm-v2", "imports.wast", &[487, 491, 495], MEMORIES),
+    known("wasm-v2", "memory.wast", &[10, 11], MEMORIES),
+    known("proposals/function-references", "binary.wast", &[145, 165, 184, 203, 242, 261, 279, 297], MEMORY_INDEX),
+    known("proposals/memory64", "binary.wast", &[876, 896, 915, 934, 973, 992, 1010, 1028], MEMORY_INDEX),
+    known("proposals/memory64", "memory.wast", &[10, 11], MEMORIES),
+    known("proposals/memory64", "memory64.wast", &[8, 9], MEMORIES),
+    known("proposals/multi-value", "binary.wast", &[162, 182, 201, 220, 259, 278, 296, 314], MEMORY_INDEX),
+    known("proposals/mutable-global", "linking.wast", &[206, 227, 236, 238, 248, 298, 334, 342, 344, 354], SEGMENTS),
+    known("proposals/reference-types", "binary-leb128.wast", &[404, 461], OFFSETS),
+    known("proposals/reference-types", "binary.wast", &[362, 419], OFFSETS),
+    known("proposals/reference-types", "binary.wast", &[756, 776, 795, 814, 853, 872, 890, 908], MEMORY_INDEX),
+    known("proposals/reference-types", "imports.wast", &[416, 420, 424], MEMORIES),
+    known("proposals/reference-types", "unreached-invalid.wast", &[539], UNREACHABLE),
+    known("proposals/threads", "imports.wast", &[309, 313, 317], TABLES),
+    known("proposals/threads", "imports.wast", &[404, 408, 412], MEMORIES),
+    known("proposals/threads", "memory.wast", &[14, 15], MEMORIES),
+];
