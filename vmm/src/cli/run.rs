@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use mote_vmm::{
     Access, ClockSource, Config, Directory, DirectoryError, Ending, Entry, GuestFault, ImageError, Input, KernelImage, Limits,
-    Module, ModuleError, Output, Ramdisk, RamdiskError, Report, Vm, VmError,
+    Module, ModuleError, Output, Ramdisk, RamdiskError, Report, Translation, Vm, VmError,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
