@@ -26,6 +26,7 @@ enum Refusal {
 }
 use Refusal::{Damaged, Unfit};
 
+type Harmless<'a> = &'a dyn Fn(&mut Forgery);
 type Change<'a> = (&'a str, &'a dyn Fn(&mut Forgery), Refusal);
 
 #[track_caller]
@@ -378,7 +379,7 @@ fn what_does_no_harm_is_taken() {
     let folder = Folder::new();
     let path = folder.file("a");
     let good = good();
-    let harmless: &[(&str, &dyn Fn(&mut Forgery))] = &[
+    let harmless: &[(&str, Harmless<'_>)] = &[
         ("numbers of seeds", &|forgery| forgery.set("/seed_generation", u64::MAX)),
         ("a late clock", &|forgery| forgery.set("/monotonic_ns", u64::MAX)),
         ("a late real time", &|forgery| forgery.set("/fixed_clock_ns", u64::MAX)),

@@ -266,7 +266,7 @@ fn memory_beyond_the_first_part_of_the_pool_comes_back() {
             copy.call::<_, ()>("store", (at, 0)).unwrap();
         }
         let mut last = [0; 4];
-        let at = places().last().unwrap();
+        let at = places().next_back().unwrap();
         copy.write_memory(at as u64, &[9; 4]).unwrap();
         copy.read_memory(at as u64, &mut last).unwrap();
         assert_eq!(last, [9; 4]);
