@@ -182,6 +182,42 @@ fn a_file_that_never_rests_ends_in_errors_alone() {
     assert_works(&good);
 }
 
+/// A page that the guest wrote is there when the host finds out which ones these are, and gone when it looks at what is in it.
+#[test]
+fn pages_that_vanish_in_the_middle_of_a_restore_are_errors() {
+    if !kvm::usable() {
+        return;
+    }
+    const ROUNDS: usize = 4000;
+    let (folder, good) = (Folder::new(), small());
+    let path = folder.save(&good, "a");
+    let whole = fs::read(&path).unwrap();
+    let snapshot = Snapshot::load(&path).unwrap();
+    let mut sandbox = Sandbox::from_snapshot(&snapshot).unwrap();
+    let is_over = AtomicBool::new(false);
+    let failures = thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = File::options().write(true).open(&path).unwrap();
+            while !is_over.load(Ordering::Relaxed) {
+                file.set_len(4096).unwrap();
+                file.set_len(whole.len() as u64).unwrap();
+            }
+        });
+        let failures = (0..ROUNDS).filter(|_| write_and_restore(&mut sandbox, &snapshot).is_err()).count();
+        is_over.store(true, Ordering::Relaxed);
+        failures
+    });
+    assert!(failures > 0, "it rested");
+    fs::write(&path, &whole).unwrap();
+    sandbox.restore(&snapshot).unwrap();
+    assert_works(&snapshot);
+}
+
+fn write_and_restore(sandbox: &mut Sandbox, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+    let _any = sandbox.write_memory(0, &[1; 64 << 10]);
+    sandbox.restore(snapshot)
+}
+
 /// Whether all went well.
 fn use_once(snapshot: &Snapshot) -> bool {
     let Ok(mut sandbox) = snapshot.sandbox().deadline(Duration::from_millis(100)).build() else { return false };
