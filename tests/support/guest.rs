@@ -66,14 +66,18 @@ pub(crate) fn run_with(config: Config, constants: &[u8], code: impl FnOnce(&mut 
 
 /// Assembles a kernel and makes a VM of it.
 pub(crate) fn vm(config: Config, constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Vm {
+    let module = Module::from_reader("hostile".as_ref(), b"\0asm\x01\0\0\0".as_slice()).unwrap();
+    Vm::new(&kernel(constants, code), &module, config).unwrap()
+}
+
+/// Assembles a kernel.
+pub(crate) fn kernel(constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Arc<KernelImage> {
     let mut assembler = CodeAssembler::new(64).unwrap();
     code(&mut assembler).unwrap();
     let mut image = Image::new(&assembler.assemble(TEXT).unwrap());
     image.segments.push(Segment::new(image::R, CONSTANTS, if constants.is_empty() { &[0] } else { constants }));
     image.segments.push(Segment { memory_bytes: DATA_BYTES, ..Segment::new(image::RW, DATA, &[]) });
-    let kernel = Arc::new(KernelImage::from_bytes(&image.build()).unwrap());
-    let module = Module::from_reader("hostile".as_ref(), b"\0asm\x01\0\0\0".as_slice()).unwrap();
-    Vm::new(&kernel, &module, config).unwrap()
+    Arc::new(KernelImage::from_bytes(&image.build()).unwrap())
 }
 
 /// Runs a VM to its end.

@@ -44,6 +44,12 @@ pub enum MemoryError {
     Layout(String),
 }
 
+/// The contents of a page.
+#[allow(clippy::cast_possible_truncation, reason = "a page is small")]
+pub(crate) type Page = [u8; PAGE];
+/// Of one that nobody has written.
+pub(crate) const ZERO_PAGE: Page = [0; PAGE];
+
 /// A private mapping that lives as long as this value.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -232,8 +238,8 @@ impl Mapping {
 
     /// Makes the page at `offset` of a mapping that can be written equal to `page`; whether it was not before. A page of a file
     /// that was cut short is an error, and not a signal: cutting takes pages away that were written, too.
-    pub(crate) fn make_equal_carefully(&self, offset: u64, page: &[u8; PAGE]) -> io::Result<bool> {
-        let mut now = [0; PAGE];
+    pub(crate) fn make_equal_carefully(&self, offset: u64, page: &Page) -> io::Result<bool> {
+        let mut now = ZERO_PAGE;
         self.read_carefully(offset, &mut now)?;
         let differs = now != *page;
         if differs {

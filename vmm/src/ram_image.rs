@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 use mote_abi::layout::PAGE_BYTES;
 
 use crate::{
-    memory::{Backing, GuestRam, MemoryError, PAGE, Place, Source},
+    memory::{Backing, GuestRam, MemoryError, PAGE, Place, Source, ZERO_PAGE},
     pagemap::PageMap,
 };
 
@@ -184,15 +184,14 @@ impl RamImage {
 
     /// Makes one page equal to what it was; whether it was not.
     fn restore_page(&self, ram: &GuestRam, page: u64) -> Result<bool, MemoryError> {
-        const ZEROS: [u8; PAGE] = [0; PAGE];
         let place = place(ram, page, PAGE_BYTES)?;
         let source = match self.segment(page) {
-            None => Source::Bytes(&ZEROS),
+            None => Source::Bytes(&ZERO_PAGE),
             Some(Segment { start, backing, from, .. }) => match &backing.view {
                 Some(view) => Source::Mapping(view, from + (page - start)),
                 // A file that is cut short while it is in use must be an error, and not a signal.
                 None => {
-                    let mut buffer = ZEROS;
+                    let mut buffer = ZERO_PAGE;
                     let read = std::os::unix::fs::FileExt::read_exact_at(&backing.file, &mut buffer, from + (page - start));
                     read.map_err(|source| failed(PAGE_BYTES, source))?;
                     let made = place.mapping.make_equal_carefully(place.offset, &buffer);
@@ -424,11 +423,11 @@ mod tests {
 
     #[test]
     fn an_image_has_few_segments_however_memory_was_written() {
-        const STEP_BYTES: u64 = 256 << 10;
+        const STEP_BYTES: usize = 256 << 10;
         let page_map = PageMap::open().unwrap();
         let (ram, copy) = (GuestRam::new(1 << 30).unwrap(), GuestRam::new(1 << 30).unwrap());
         let regions = [BASE.start..POOL_NEAR.end, POOL_FAR.start..POOL_FAR.start + (900 << 20)];
-        let written = || regions.iter().flat_map(|region| region.clone().step_by(STEP_BYTES as usize));
+        let written = || regions.iter().flat_map(|region| region.clone().step_by(STEP_BYTES));
         written().for_each(|at| ram.memory().write_obj(at, GuestAddress(at)).unwrap());
         assert!(written().count() > 10 * MAX_SEGMENTS);
         let image = RamImage::capture(&ram, &page_map, &regions, None).unwrap();

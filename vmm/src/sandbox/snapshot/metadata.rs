@@ -256,3 +256,6 @@ impl TryFrom<&ExportMetadata> for Export {
         Ok(Self { name: name.clone(), ty })
     }
 }
+
+#[cfg(test)]
+mod tests;

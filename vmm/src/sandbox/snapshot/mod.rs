@@ -71,7 +71,9 @@ impl Snapshot {
     /// Opens a file. It is mapped, not read, and must not change while copies are made and run.
     ///
     /// Header and metadata are checked now; of the pages only what [`Snapshot::verify`] does, which reads them all. A file that
-    /// somebody made to do harm can put anything into the guest's RAM; it has no more power than a module has.
+    /// somebody made to do harm can put anything into the guest's RAM; it has no more power than a module has. But its size of
+    /// RAM, its deadline and its fuel are what the file says: look at [`Snapshot::ram_bytes`], and give copies of a file that you
+    /// do not trust a deadline of your own ([`CopyBuilder::deadline`]).
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         Self::load_with_kernel(path, &KernelImage::embedded()?)
     }
