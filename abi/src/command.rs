@@ -21,7 +21,7 @@ pub const GLOBAL_SET: u32 = 4;
 pub const MEMORY: u32 = 5;
 /// Take the data as the next part of a module: [`StageArgs`].
 pub const STAGE: u32 = 6;
-/// Instantiate the module that was staged: no arguments. Code: the number of the instance.
+/// Instantiate the module that was staged: [`InstantiateArgs`]. Code: the number of the instance.
 pub const INSTANTIATE: u32 = 7;
 /// Offer the exports of an instance to the imports of those that come after it: [`RegisterArgs`], the name as data.
 pub const REGISTER: u32 = 8;
@@ -74,6 +74,14 @@ pub struct StageArgs {
     pub whole_bytes: u64,
 }
 
+/// Arguments of [`INSTANTIATE`].
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct InstantiateArgs {
+    /// Fuel for its start function, or [`crate::hypercall::NO_FUEL`].
+    pub fuel: u64,
+}
+
 /// Arguments of [`REGISTER`].
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -117,5 +125,10 @@ pub mod export_kind {
 
 const _: () = {
     assert!(size_of::<CallArgs>() == 24 && size_of::<ExportsArgs>() == 8 && size_of::<ExportArgs>() == 8);
-    assert!(size_of::<StageArgs>() == 16 && size_of::<RegisterArgs>() == 8 && size_of::<ExportHeader>() == 32);
+    assert!(
+        size_of::<InstantiateArgs>() == 8
+            && size_of::<StageArgs>() == 16
+            && size_of::<RegisterArgs>() == 8
+            && size_of::<ExportHeader>() == 32
+    );
 };

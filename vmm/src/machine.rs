@@ -257,7 +257,7 @@ impl Machine {
     ) -> Result<Restored, VmError> {
         self.ram.is_of_file = image.is_of_file;
         let restored = if shares {
-            image.ram.restore(&self.ram, page_map, &self.demand.used(), idle)?
+            image.ram.restore(&self.ram, page_map, &self.demand.kept(), idle)?
         } else {
             self.ram.clear()?;
             image.ram.map_into(&self.ram)?;
@@ -267,9 +267,12 @@ impl Machine {
         let kvm = VmError::create("setting up the vCPU");
         vcpu::reset(&mut self.vcpu, &self.entry, self.is_parked).map_err(kvm)?;
         self.demand.restore(&self.vm, &self.ram, &image.demand, !shares).map_err(|error| machine(&error))?;
+        self.demand.set_kept_end(restored.private_end);
         self.output.reset(self.ram.memory(), image.ring_tail).map_err(|error| machine(&format!("{error:?}")))?;
         self.files.reset();
-        self.boot = BootInfo { log_level: self.boot.log_level, seed_generation: self.boot.seed_generation, ..image.boot };
+        // Later than any that this machine or the one of the image had: the kernel takes a new seed if it sees another.
+        let seed_generation = self.boot.seed_generation.max(image.boot.seed_generation);
+        self.boot = BootInfo { log_level: self.boot.log_level, seed_generation, ..image.boot };
         self.seeded = image.seeded;
         self.config_bytes = image.config_bytes;
         self.clock.set_origin(image.clock);

@@ -53,8 +53,10 @@ pub(crate) struct Restored {
     pub(crate) copied_pages: u64,
     /// Pages that were given up.
     pub(crate) dropped_pages: u64,
-    /// Pages that the guest has of its own.
+    /// Pages that the guest had of its own.
     pub(crate) private_pages: u64,
+    /// Guest-physical address behind the last of them.
+    pub(crate) private_end: u64,
 }
 
 /// How often each page of a guest was found unchanged: for each region, by its first address, one number for each page.
@@ -156,6 +158,7 @@ impl RamImage {
         for region in regions {
             let ages = idle.0.entry(region.start).or_default();
             let private = private(ram, page_map, region)?;
+            restored.private_end = private.last().map_or(restored.private_end, |range| range.end);
             restored.private_pages += private.iter().map(|range| (range.end - range.start) / PAGE_BYTES).sum::<u64>();
             for page in private.into_iter().flat_map(pages) {
                 let differs = self.restore_page(ram, page)?;
@@ -450,7 +453,8 @@ mod tests {
             ram.memory().write_obj(1u8, GuestAddress(POOL_NEAR.start + page * PAGE_BYTES)).unwrap();
         }
         let mut restore = || image.restore(&ram, &page_map, &region, &mut idle).unwrap();
-        assert_eq!(restore(), Restored { copied_pages: 1024, dropped_pages: 0, private_pages: 1024 });
+        let private_end = POOL_NEAR.start + 1024 * PAGE_BYTES;
+        assert_eq!(restore(), Restored { copied_pages: 1024, dropped_pages: 0, private_pages: 1024, private_end });
         let dropped: u64 = (0..=MAX_IDLE_RESTORES).map(|_| restore().dropped_pages).sum();
         assert_eq!(dropped, 1024);
         assert_eq!(restore(), Restored::default());

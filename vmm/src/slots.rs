@@ -33,6 +33,8 @@ pub(crate) struct Slots {
     near_slots_end: u64,
     /// First address of [`POOL_FAR`] that has no slot yet.
     far_slots_end: u64,
+    /// As `next_chunk`, but after a restore it still counts what was handed out before, as long as that takes memory.
+    kept_end: u64,
 }
 
 /// The slot that holds the page tables.
@@ -98,14 +100,29 @@ impl Slots {
             self.far_slots_end += bytes;
         }
         self.next_chunk = next_chunk;
+        self.kept_end = self.kept_end.max(next_chunk);
         Ok(())
     }
 
     /// The parts of RAM that a guest can have touched.
     pub(crate) fn used(&self) -> [Range<u64>; 2] {
-        let far = self.next_chunk >= POOL_FAR.start;
-        let near_end = if far { self.near_end } else { self.next_chunk };
-        let far_end = if far { self.next_chunk } else { POOL_FAR.start };
+        self.up_to(self.next_chunk)
+    }
+
+    /// The same with what it touched before it went back to a snapshot.
+    pub(crate) fn kept(&self) -> [Range<u64>; 2] {
+        self.up_to(self.kept_end.max(self.next_chunk))
+    }
+
+    /// Nothing from `end` on takes memory any more.
+    pub(crate) fn set_kept_end(&mut self, end: u64) {
+        self.kept_end = end.next_multiple_of(CHUNK_BYTES).max(self.next_chunk);
+    }
+
+    fn up_to(&self, end: u64) -> [Range<u64>; 2] {
+        let far = end >= POOL_FAR.start;
+        let near_end = if far { self.near_end } else { end };
+        let far_end = if far { end } else { POOL_FAR.start };
         [BASE.start..near_end, POOL_FAR.start..far_end]
     }
 
@@ -119,6 +136,7 @@ impl Slots {
             first_slot_bytes: 0,
             near_slots_end: POOL_NEAR.start + near_bytes,
             far_slots_end: POOL_FAR.start,
+            kept_end: POOL_NEAR.start,
         }
     }
 

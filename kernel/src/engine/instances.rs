@@ -33,12 +33,16 @@ impl Instances {
     pub(super) fn add(&mut self, module: &Module, instance: Instance, store: &mut Store<Wasi>) -> u32 {
         let exports = module.exports().filter_map(|export| instance.get_export(&*store, export.name())).collect();
         self.all.push(Loaded { instance, module: module.clone(), exports });
-        // Where there is one instance only, WASI need not look for its memory.
+        self.note_memory(store);
+        self.all.len() as u32 - 1
+    }
+
+    /// Where there is one instance only, WASI need not look for its memory.
+    pub(super) fn note_memory(&self, store: &mut Store<Wasi>) {
         store.data_mut().memory = match self.all.as_slice() {
             [only] => only.instance.get_memory(&*store, "memory"),
             _ => None,
         };
-        self.all.len() as u32 - 1
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Loaded> {

@@ -3,13 +3,13 @@
 use alloc::{string::String, vec::Vec};
 
 use mote_abi::{
-    command::{self, CallArgs, ExportArgs, ExportsArgs, RegisterArgs, StageArgs},
+    command::{self, CallArgs, ExportArgs, ExportsArgs, InstantiateArgs, RegisterArgs, StageArgs},
     hypercall::{LinearMemory, NO_FUEL, ReturnArgs, exit_kind, return_kind},
     layout::MODULE,
     mailbox::{DATA_BYTES, Response},
     value::{MAX_VALUES, RawValue},
 };
-use wasmi::{Engine, Extern, Func, Module, Store, Val, ValType};
+use wasmi::{Engine, Extern, Func, Instance, Module, Store, Val, ValType};
 
 use super::{
     host::HostFunctions,
@@ -76,7 +76,7 @@ impl<'a> Server<'a> {
                 _ => Err(refused("the export is no memory")),
             },
             command::STAGE => self.stage(&arguments(command)?),
-            command::INSTANTIATE => self.instantiate(),
+            command::INSTANTIATE => self.instantiate(&arguments(command)?),
             command::REGISTER => self.register(&arguments(command)?),
             _ => Err(refused("a command that this kernel does not know")),
         }
@@ -86,9 +86,7 @@ impl<'a> Server<'a> {
         let Extern::Func(function) = self.export(&ExportArgs { instance: arguments.instance, export: arguments.export })? else {
             return Err(refused("the export is no function"));
         };
-        if arguments.fuel != NO_FUEL && self.store.set_fuel(arguments.fuel).is_err() {
-            return Err(refused("fuel for an engine that does not count it"));
-        }
+        self.set_fuel(arguments.fuel)?;
         self.take_arguments(function, arguments.count)?;
         function.call(&mut *self.store, &self.arguments, &mut self.results).map_err(|error| Ending::from_call(&error))?;
         let store = &*self.store;
@@ -155,13 +153,28 @@ impl<'a> Server<'a> {
         Ok(done())
     }
 
-    fn instantiate(&mut self) -> Outcome {
+    fn instantiate(&mut self, arguments: &InstantiateArgs) -> Outcome {
+        self.set_fuel(arguments.fuel)?;
         let staged = core::mem::take(&mut self.staged);
         let module = Module::new(self.engine, &staged).map_err(|error| Ending::invalid(&error))?;
-        let instance = instantiate(&module, self.store, &self.host, &self.instances)?;
-        let number = self.instances.add(&module, instance, self.store);
+        // What it does before it is one of the instances is about its own memory.
+        self.store.data_mut().memory = None;
+        match self.instantiate_and_initialize(&module) {
+            Ok(instance) => {
+                let number = self.instances.add(&module, instance, self.store);
+                Ok(ReturnArgs { code: number, memory: self.memory_of(number), ..done() })
+            }
+            Err(ending) => {
+                self.instances.note_memory(self.store);
+                Err(ending)
+            }
+        }
+    }
+
+    fn instantiate_and_initialize(&mut self, module: &Module) -> Result<Instance, Ending> {
+        let instance = instantiate(module, self.store, &self.host, &self.instances)?;
         invoke::initialize(self.store, instance).map_err(|error| Ending::from_call(&error))?;
-        Ok(ReturnArgs { code: number, memory: self.memory_of(number), ..done() })
+        Ok(instance)
     }
 
     fn register(&mut self, arguments: &RegisterArgs) -> Outcome {
@@ -179,6 +192,13 @@ impl<'a> Server<'a> {
 
     fn memory_of(&self, instance: u32) -> LinearMemory {
         self.instances.get(instance).map_or_else(LinearMemory::default, |loaded| loaded.memory(self.store))
+    }
+
+    fn set_fuel(&mut self, fuel: u64) -> Result<(), Ending> {
+        if fuel != NO_FUEL && self.store.set_fuel(fuel).is_err() {
+            return Err(refused("fuel for an engine that does not count it"));
+        }
+        Ok(())
     }
 
     fn fuel_left(&self) -> u64 {

@@ -296,6 +296,17 @@ impl CopyBuilder {
         self
     }
 
+    /// Makes a sandbox that went back to the snapshot like a new one in what a restore leaves as it is: streams, limits of calls
+    /// and data are those of this builder, and handles for its next call mean nothing any more.
+    pub(super) fn renew(self, sandbox: &mut Sandbox) {
+        let Self { config, limits, data, .. } = self;
+        sandbox.set_stdin(config.stdin);
+        sandbox.set_stdout(config.stdout);
+        sandbox.set_stderr(config.stderr);
+        (sandbox.limits, sandbox.data) = (limits, data);
+        sandbox.machine.control.end();
+    }
+
     /// Makes the sandbox. It shares all pages with the snapshot that it does not write.
     pub fn build(self) -> Result<Sandbox, BuildError> {
         self.functions.check()?;

@@ -17,7 +17,7 @@ mod value;
 use std::{any::Any, fmt, marker::PhantomData, sync::Arc, time::Instant};
 
 use mote_abi::{
-    command::{self, CallArgs, ExportArgs, ExportsArgs, RegisterArgs, StageArgs},
+    command::{self, CallArgs, ExportArgs, ExportsArgs, InstantiateArgs, RegisterArgs, StageArgs},
     hypercall::{LinearMemory, NO_FUEL},
     layout::MAILBOX_DATA,
     mailbox::{DATA_BYTES, Response},
@@ -333,8 +333,7 @@ impl Sandbox {
         }
         let _span = tracing::trace_span!("call", instance, export).entered();
         let count = u32::try_from(raw.len()).unwrap_or(0);
-        let fuel = self.limits.fuel.map_or(NO_FUEL, |fuel| fuel.min(NO_FUEL - 1));
-        let arguments = CallArgs { instance, export, count, reserved: 0, fuel };
+        let arguments = CallArgs { instance, export, count, reserved: 0, fuel: self.fuel() };
         let (_, payload) =
             done(self.command(command::CALL, About { instance, export: Some(export) }, &arguments, raw.as_bytes(), false)?)?;
         let returned = values(&payload);
@@ -342,6 +341,11 @@ impl Sandbox {
             return Err(self.fault("another number of results than the function has"));
         }
         Ok(returned)
+    }
+
+    /// Fuel of a call, as the guest is told.
+    fn fuel(&self) -> u64 {
+        self.limits.fuel.map_or(NO_FUEL, |fuel| fuel.min(NO_FUEL - 1))
     }
 
     /// Calls `_start`, as a WASI command has it: 0 if it returns, else the status with which it ended itself.
@@ -364,8 +368,7 @@ impl Sandbox {
     /// seen nothing of what it is going to work on.
     pub fn start_until_input(&mut self) -> Result<Progress, CallError> {
         let Func { instance, export, .. } = self.func::<(), ()>("_start")?;
-        let fuel = self.limits.fuel.map_or(NO_FUEL, |fuel| fuel.min(NO_FUEL - 1));
-        let arguments = CallArgs { instance, export, count: 0, reserved: 0, fuel };
+        let arguments = CallArgs { instance, export, count: 0, reserved: 0, fuel: self.fuel() };
         match self.command(command::CALL, About { instance, export: Some(export) }, &arguments, &[], true)? {
             Step::AtInput => Ok(Progress::AtInput),
             Step::Done { .. } => Ok(Progress::Finished),
@@ -395,7 +398,8 @@ impl Sandbox {
             let arguments = StageArgs { bytes, first: u32::from(index == 0), whole_bytes };
             self.command(command::STAGE, About::instance(0), &arguments, part, false)?;
         }
-        let (number, _) = done(self.command(command::INSTANTIATE, About::instance(0), &0u32, &[], false)?)?;
+        let (number, _) =
+            done(self.command(command::INSTANTIATE, About::instance(0), &InstantiateArgs { fuel: self.fuel() }, &[], false)?)?;
         if usize::try_from(number).ok() != Some(self.instances.len()) {
             return Err(self.fault("an instance out of order"));
         }
@@ -621,11 +625,11 @@ impl Sandbox {
         }
         let index = usize::try_from(about.instance).unwrap_or(usize::MAX);
         let memory = self.instances.get(index).and_then(|instance| instance.memory).unwrap_or_default();
-        if number == command::MEMORY
-            && let Some(first) = self.instances.first_mut()
+        if number != command::CALL
+            && let Some(instance) = self.instances.get_mut(index)
         {
-            // It may have been about another memory than the one that is kept.
-            first.memory = memory_before;
+            // Only calls tell of the memory that is kept. This may have been about another one, or about none.
+            instance.memory = if number == command::MEMORY { memory_before } else { None };
         }
         Ok((step, memory))
     }
@@ -640,7 +644,9 @@ impl Sandbox {
         // Until the end is known; also if a function of the host panics.
         self.state = SandboxState::Poisoned(Poison::Fault);
         self.counters.calls += 1;
-        self.fuel_consumed = 0;
+        if about.export.is_some() {
+            self.fuel_consumed = 0;
+        }
         let session = Session::begin(&self.machine, self.limits)?;
         let result = self.go_on(about, stops_at_input, &session, first);
         let result = result.map_err(|error| self.ended(error));
@@ -668,7 +674,7 @@ impl Sandbox {
         first: impl FnOnce(&mut Machine, &Session) -> Result<Event, Ending>,
     ) -> Result<Step, CallError> {
         let mut failed = None;
-        let mut given_fuel = self.limits.fuel.map(i128::from);
+        let mut given_fuel = self.limits.fuel.map(|_| i128::from(self.fuel()));
         let mut event = first(&mut self.machine, session).map_err(|ending| self.without_return(ending))?;
         loop {
             match event {
@@ -684,9 +690,10 @@ impl Sandbox {
                 }
                 Event::Input => return Ok(Step::AtInput),
                 Event::Returned(returned) => {
-                    let left = returned.fuel_left.map_or(0, i128::from);
-                    let consumed = given_fuel.map_or(0, |given| given - left);
-                    self.fuel_consumed = u64::try_from(consumed).unwrap_or(0);
+                    // Looking at a global, say, is no call and tells nothing about fuel.
+                    if let (Some(given), Some(left)) = (given_fuel, returned.fuel_left) {
+                        self.fuel_consumed = u64::try_from(given - i128::from(left)).unwrap_or(0);
+                    }
                     return self.returned(about, *returned, failed);
                 }
             }

@@ -112,7 +112,8 @@ impl Pool {
         Self::with(snapshot, options, |builder| builder)
     }
 
-    /// A pool of copies that `configure` gives streams, host functions and so on.
+    /// A pool of copies that `configure` gives streams, host functions and so on. It is also asked whenever one comes back, for
+    /// streams, limits of calls and data: what somebody set on one that was lent out is gone then.
     pub fn with(
         snapshot: &Snapshot,
         options: PoolOptions,
@@ -201,6 +202,7 @@ impl Pool {
     /// Cleans a sandbox and puts it back.
     fn give_back(&self, mut sandbox: Sandbox) {
         let cleaned = sandbox.restore(&self.snapshot);
+        (self.configure)(self.snapshot.sandbox()).renew(&mut sandbox);
         let mut state = self.lock();
         state.stats.in_use = state.stats.in_use.saturating_sub(1);
         match cleaned {

@@ -92,6 +92,16 @@ impl DemandService {
         self.slots.used()
     }
 
+    /// The same with what it touched before it went back to a snapshot.
+    pub(crate) fn kept(&self) -> [Range<u64>; 2] {
+        self.slots.kept()
+    }
+
+    /// Nothing from `end` on takes memory any more.
+    pub(crate) fn set_kept_end(&mut self, end: u64) {
+        self.slots.set_kept_end(end);
+    }
+
     /// Where in RAM a guest-virtual address of a demand region lies; `None` if nothing is mapped there.
     pub(crate) fn translate(&self, address: u64) -> Option<u64> {
         let chunk = address / CHUNK_BYTES * CHUNK_BYTES;
