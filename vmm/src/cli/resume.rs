@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, time::Instant};
 
-use mote_vmm::{CallError, ConfinementError, Ending, HostFailure, Input, Output, Report, Sandbox, SandboxState, Snapshot};
+use mote_vmm::{CallError, ConfinementError, Ending, HostFailure, Input, Output, Report, Sandbox, SandboxState, Snapshot, Stats};
 
 use super::{
     failure::{Failure, ending},
@@ -71,19 +71,20 @@ fn sandbox(arguments: &RunArgs, snapshot: &Snapshot) -> Result<Sandbox, Failure>
 }
 
 fn run(arguments: RunArgs, mut sandbox: Sandbox) -> Result<Report, Failure> {
+    let has_stats = arguments.stats.is_some();
     let invocation = match arguments.invoke {
         Some(function) => {
             let rest = utf8(arguments.command.into_iter().skip(1))?;
             match Invocation::new(sandbox.exports(), function, &rest) {
                 Ok(invocation) => Some(invocation),
-                Err(rejection) => return Ok(report(&sandbox, Ending::Rejected(rejection))),
+                Err(rejection) => return Ok(report(&sandbox, has_stats, Ending::Rejected(rejection))),
             }
         }
         None => None,
     };
     debug_assert_eq!(invocation.is_none(), sandbox.state() == SandboxState::AtInput);
     if let Err(error) = sandbox.confine(arguments.confinement.into()) {
-        return Ok(report(&sandbox, not_confined(error)));
+        return Ok(report(&sandbox, has_stats, not_confined(error)));
     }
     let started = Instant::now();
     let ended = match &invocation {
@@ -91,7 +92,7 @@ fn run(arguments: RunArgs, mut sandbox: Sandbox) -> Result<Report, Failure> {
         Some(invocation) => call(invocation, &mut sandbox)?,
     };
     let ran = started.elapsed();
-    let mut report = report(&sandbox, ended.unwrap_or_else(ending));
+    let mut report = report(&sandbox, has_stats, ended.unwrap_or_else(ending));
     report.stats.phases.run = ran;
     Ok(report)
 }
@@ -111,8 +112,8 @@ fn not_confined(error: ConfinementError) -> Ending {
     Ending::HostFailure(HostFailure::Confinement(error))
 }
 
-fn report(sandbox: &Sandbox, ending: Ending) -> Report {
-    let mut stats = sandbox.stats();
-    stats.fuel_used = sandbox.fuel_consumed();
+/// Counting the pages that were touched takes a while, so it is only done if somebody asks.
+fn report(sandbox: &Sandbox, has_stats: bool, ending: Ending) -> Report {
+    let stats = if has_stats { Stats { fuel_used: sandbox.fuel_consumed(), ..sandbox.stats() } } else { Stats::default() };
     Report { ending, stats }
 }

@@ -40,7 +40,7 @@ pub(crate) struct RunArgs {
     pub(crate) verify: bool,
     /// At the end, print what the run cost to standard error.
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
-    stats: Option<StatsFormat>,
+    pub(crate) stats: Option<StatsFormat>,
     /// Whether the process confines itself by seccomp and Landlock before the guest runs.
     #[arg(long, value_name = "HOW", default_value = "best-effort")]
     pub(crate) confinement: ConfinementArg,
