@@ -248,7 +248,7 @@ pub enum HostFailure {
     #[error("KVM_RUN failed: {0}")]
     Run(std::io::Error),
     /// Memory that a guest may see is gone from the host, as when the module's file was cut short.
-    #[error("memory of the guest is not there any more; was the module's file changed while it ran?")]
+    #[error("memory of the guest is not there any more; was the module's file changed while it ran? or that of the snapshot?")]
     MemoryGone,
     /// The processor state does not fit this machine.
     #[error("KVM cannot enter the guest (reason {reason:#x})")]

@@ -12,7 +12,10 @@ use mote_abi::layout::MODULE;
 use thiserror::Error;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::memory::{Mapping, MemoryError};
+use crate::{
+    memory::{Mapping, MemoryError},
+    sandbox::SNAPSHOT_MAGIC,
+};
 
 /// First bytes of a core module: magic number and version (WebAssembly specification, 5.5.16).
 const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
@@ -41,6 +44,12 @@ pub enum ModuleError {
     /// A component, which is another format.
     #[error("{} is a WebAssembly component; only core modules can be run", shown(path))]
     Component {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A snapshot, which is no module.
+    #[error("{} is a snapshot and no module; `mote run` and `mote bench` take one, but only as a regular file", shown(path))]
+    Snapshot {
         /// Which file.
         path: PathBuf,
     },
@@ -158,6 +167,9 @@ fn to_binary(name: &Path, bytes: Vec<u8>) -> Result<Vec<u8>, ModuleError> {
     }
     if bytes.starts_with(COMPONENT) {
         return Err(ModuleError::Component { path: name.into() });
+    }
+    if bytes.starts_with(&SNAPSHOT_MAGIC) {
+        return Err(ModuleError::Snapshot { path: name.into() });
     }
     // Anything else that claims to be binary goes to the guest, whose parser says best what is wrong with it.
     if bytes.starts_with(b"\0asm") {

@@ -17,7 +17,10 @@ use std::{fmt, io, os::fd::OwnedFd, thread};
 
 use thiserror::Error;
 
-use crate::{config::Config, directory::Access};
+use crate::{
+    config::Config,
+    directory::{Access, Directory},
+};
 
 /// Whether [`crate::Vm::run`] confines the calling thread before the guest's first instruction.
 ///
@@ -91,10 +94,8 @@ pub struct ConfinementSupport {
 impl ConfinementSupport {
     /// Tries both on a thread that ends with that.
     pub fn probe() -> Self {
-        let trial = || Self {
-            landlock_abi: landlock::restrict(&Permissions::default()),
-            seccomp: seccomp::install(Role { files: false, sockets: false }),
-        };
+        let trial =
+            || Self { landlock_abi: landlock::restrict(&Permissions::default()), seccomp: seccomp::install(Role::default()) };
         let gone = |layer| ConfinementError::Failed { layer, message: "the thread that tried it ended".into() };
         let lost = || Self { seccomp: Err(gone(Layer::Seccomp)), landlock_abi: Err(gone(Layer::Landlock)) };
         thread::Builder::new().spawn(trial).ok().and_then(|thread| thread.join().ok()).unwrap_or_else(lost)
@@ -111,14 +112,18 @@ pub(crate) struct Permissions {
 impl Permissions {
     /// What a VM of this configuration has; nothing if it is not confined.
     pub(crate) fn of(config: &Config) -> io::Result<Self> {
-        let mut permissions = Self::default();
         if config.confinement == Confinement::Off {
-            return Ok(permissions);
+            return Ok(Self::default());
         }
-        for directory in &config.directories {
-            permissions = permissions.with_directory(directory.file.try_clone()?.into(), directory.access);
-        }
+        let permissions = Self::beneath(&config.directories)?;
         Ok(if config.listeners.is_empty() { permissions } else { permissions.with_sockets() })
+    }
+
+    /// These directories and all beneath them.
+    pub(crate) fn beneath(directories: &[Directory]) -> io::Result<Self> {
+        directories.iter().try_fold(Self::default(), |permissions, directory| {
+            Ok(permissions.with_directory(directory.file.try_clone()?.into(), directory.access))
+        })
     }
 
     /// Adds a directory and all beneath it.
@@ -139,15 +144,17 @@ impl Permissions {
 }
 
 /// What a thread has to do beside running the vCPU and the services that every VM has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Role {
     pub(crate) files: bool,
     pub(crate) sockets: bool,
+    /// It calls a sandbox any number of times, and brings it back to its snapshot.
+    pub(crate) calls: bool,
 }
 
 impl Role {
     pub(crate) fn of(permissions: &Permissions) -> Self {
-        Self { files: permissions.has_files(), sockets: permissions.sockets }
+        Self { files: permissions.has_files(), sockets: permissions.sockets, calls: false }
     }
 }
 

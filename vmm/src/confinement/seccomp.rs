@@ -6,7 +6,7 @@
 
 use std::io;
 
-use kvm_bindings::{KVMIO, kvm_regs, kvm_userspace_memory_region};
+use kvm_bindings::{KVMIO, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xsave};
 use libc::{c_int, c_long};
 use seccompiler::{BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
@@ -15,6 +15,7 @@ use super::{
     ConfinementError, Layer, Role,
     filter::{self, Rules},
 };
+use crate::pagemap::PAGEMAP_SCAN;
 
 /// A system call; conditions that hold together, none for any arguments. Several entries for one call are alternatives.
 struct Call {
@@ -76,7 +77,7 @@ const WAITING: &[Call] = &[
     any(libc::SYS_sched_yield),
 ];
 
-/// Handlers that are installed run and return; signals go to threads of this process (see [`to_own_threads`]). Handlers of
+/// Handlers that are installed run and return; signals go to threads of this process (see [`of_this_process`]). Handlers of
 /// the standard library take themselves off at a crash that is not theirs, so that the signal tells what it was.
 const SIGNALS: &[Call] = &[
     any(libc::SYS_getpid),
@@ -132,12 +133,30 @@ const FILES: &[Call] = &[
 const SOCKETS: &[Call] =
     &[any(libc::SYS_accept4), any(libc::SYS_recvfrom), any(libc::SYS_shutdown), when(libc::SYS_sendto, &[is_null(4)])];
 
+/// A sandbox that goes back to its snapshot: pages that are read out of its file.
+const CALLS: &[Call] = &[any(libc::SYS_pread64)];
+
+/// Linear memory that may be of a file: copied such that a page that is not there any more is an error and no signal. Only
+/// of this process.
+const OWN_MEMORY: [c_long; 2] = [libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 ioctl_iow_nr!(KVM_SET_USER_MEMORY_REGION, KVMIO, 0x46, kvm_userspace_memory_region);
 ioctl_ior_nr!(KVM_GET_REGS, KVMIO, 0x81, kvm_regs);
 
 /// Running the vCPU, memory on demand, the registers of a fault; how much input there is.
 const VCPU_IOCTLS: [fn() -> libc::c_ulong; 4] = [KVM_RUN, KVM_SET_USER_MEMORY_REGION, KVM_GET_REGS, || libc::FIONREAD];
+
+ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, u32);
+ioctl_iow_nr!(KVM_SET_VCPU_EVENTS, KVMIO, 0xa0, kvm_vcpu_events);
+ioctl_iow_nr!(KVM_SET_SREGS, KVMIO, 0x84, kvm_sregs);
+ioctl_iow_nr!(KVM_SET_REGS, KVMIO, 0x82, kvm_regs);
+ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
+
+/// Each call of a sandbox says anew which signals end KVM_RUN; a restore sets all registers, and asks for the pages that were
+/// written.
+const CALL_IOCTLS: [fn() -> libc::c_ulong; 6] =
+    [KVM_SET_SIGNAL_MASK, KVM_SET_VCPU_EVENTS, KVM_SET_SREGS, KVM_SET_REGS, KVM_SET_XSAVE, PAGEMAP_SCAN];
 
 const SOCKET_IOCTLS: [fn() -> libc::c_ulong; 1] = [|| libc::FIONBIO];
 
@@ -162,7 +181,7 @@ fn program(role: Role) -> Result<BpfProgram, BackendError> {
     for group in [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING, VCPU] {
         add_group(&mut rules, group)?;
     }
-    add(&mut rules, libc::SYS_tgkill, &[to_own_threads()])?;
+    add(&mut rules, libc::SYS_tgkill, &[of_this_process()])?;
     add_ioctls(&mut rules, &VCPU_IOCTLS)?;
     if role.files {
         add_group(&mut rules, FILES)?;
@@ -171,11 +190,16 @@ fn program(role: Role) -> Result<BpfProgram, BackendError> {
         add_group(&mut rules, SOCKETS)?;
         add_ioctls(&mut rules, &SOCKET_IOCTLS)?;
     }
+    if role.calls {
+        add_group(&mut rules, CALLS)?;
+        add_ioctls(&mut rules, &CALL_IOCTLS)?;
+        OWN_MEMORY.into_iter().try_for_each(|number| add(&mut rules, number, &[of_this_process()]))?;
+    }
     filter::compile(&rules)
 }
 
-/// Kicks, and abort(3).
-fn to_own_threads() -> Condition {
+/// For tgkill: kicks, and abort(3).
+fn of_this_process() -> Condition {
     Condition { argument: 0, mask: u64::from(u32::MAX), value: u64::from(std::process::id()) }
 }
 
@@ -216,7 +240,7 @@ mod tests {
 
     #[test]
     fn no_call_is_allowed_with_and_without_conditions() {
-        let groups = [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING, VCPU, FILES, SOCKETS];
+        let groups = [MEMORY, OUTPUT, WAITING, SIGNALS, ENDING, VCPU, FILES, SOCKETS, CALLS];
         let calls: Vec<&Call> = groups.into_iter().flatten().collect();
         for call in &calls {
             let same = calls.iter().filter(|other| other.number == call.number);
@@ -228,9 +252,11 @@ mod tests {
     fn the_ioctls_have_the_numbers_of_the_kvm_api() {
         let numbers = VCPU_IOCTLS.map(|request| request());
         assert_eq!(numbers, [0xae80, 0x4020_ae46, 0x8090_ae81, 0x541b]);
+        let numbers = CALL_IOCTLS.map(|request| request());
+        assert_eq!(numbers, [0x4004_ae8b, 0x4040_aea0, 0x4138_ae84, 0x4090_ae82, 0x5000_aea5, 0xc060_6610]);
     }
 
-    const PLAIN: Role = Role { files: false, sockets: false };
+    const PLAIN: Role = Role { files: false, sockets: false, calls: false };
 
     fn allows(role: Role, number: c_long, arguments: &[u64]) -> bool {
         filter::tests::allows(&program(role).unwrap(), &Data::new(number, arguments))
@@ -242,13 +268,15 @@ mod tests {
 
     #[test]
     fn each_resource_adds_its_calls_and_no_others() {
-        let with = |files, sockets| Role { files, sockets };
+        let with = |files, sockets| Role { files, sockets, calls: false };
         for number in 0..600 {
             let is_in = |group: &[Call]| group.iter().any(|call| call.number == number && call.when.is_empty());
             let [plain, files, sockets] =
                 [PLAIN, with(true, false), with(false, true)].map(|role| allows(role, number, &[1, 2, 3, 4, 5, 6]));
             assert_eq!(files, plain || is_in(FILES), "call {number}");
             assert_eq!(sockets, plain || is_in(SOCKETS), "call {number}");
+            let calls = allows(Role { calls: true, ..PLAIN }, number, &[1, 2, 3, 4, 5, 6]);
+            assert_eq!(calls, plain || is_in(CALLS), "call {number}");
         }
         for forbidden in [libc::SYS_openat, libc::SYS_open, libc::SYS_accept4, libc::SYS_stat] {
             assert!(!allows(PLAIN, forbidden, &[]), "call {forbidden}");
@@ -278,7 +306,7 @@ mod tests {
         assert!(ioctl(0xffff_ffff_8090_ae81));
         let (kvm_create_vm, tiocsti) = (0xae01, 0x5412);
         assert!(!ioctl(kvm_create_vm) && !ioctl(tiocsti) && !ioctl(libc::FIONBIO));
-        assert!(allows(Role { files: false, sockets: true }, libc::SYS_ioctl, &[3, libc::FIONBIO]));
+        assert!(allows(Role { sockets: true, ..PLAIN }, libc::SYS_ioctl, &[3, libc::FIONBIO]));
 
         let own = u64::from(std::process::id());
         assert!(allows(PLAIN, libc::SYS_tgkill, &[own, 1, 1]));
@@ -287,7 +315,15 @@ mod tests {
         assert!(allows(PLAIN, libc::SYS_rt_sigaction, &[unsigned(libc::SIGSEGV)]));
         assert!(!allows(PLAIN, libc::SYS_rt_sigaction, &[unsigned(libc::SIGSYS)]));
 
-        let sendto = |address| allows(Role { files: false, sockets: true }, libc::SYS_sendto, &[3, 0, 0, 0, address, 0]);
+        let calls = |number, arguments: &[u64]| allows(Role { calls: true, ..PLAIN }, number, arguments);
+        for number in OWN_MEMORY {
+            assert!(calls(number, &[own]) && !calls(number, &[1]) && !allows(PLAIN, number, &[own]), "call {number}");
+        }
+        for request in CALL_IOCTLS.map(|request| request()) {
+            assert!(calls(libc::SYS_ioctl, &[3, request]) && !ioctl(request), "{request:#x}");
+        }
+
+        let sendto = |address| allows(Role { sockets: true, ..PLAIN }, libc::SYS_sendto, &[3, 0, 0, 0, address, 0]);
         assert!(sendto(0));
         assert!(!sendto(1) && !sendto(1 << 32));
     }

@@ -15,7 +15,7 @@ use super::*;
 
 const CASE: &str = "MOTE_CONFINEMENT_CASE";
 const DIRECTORY: &str = "MOTE_CONFINEMENT_DIRECTORY";
-const PLAIN: Role = Role { files: false, sockets: false };
+const PLAIN: Role = Role { files: false, sockets: false, calls: false };
 
 /// How a child ends in which all went well.
 const DONE: i32 = 42;
@@ -230,11 +230,11 @@ fn run_case(case: &str, directory: &Path) {
             let _result = thread::Builder::new().spawn(|| ());
         }
         "files without directories" => {
-            confine(Role { files: false, sockets: true });
+            confine(Role { sockets: true, ..PLAIN });
             let _result = fs::File::open(directory.join("inside/file"));
         }
         "socket with sockets" => {
-            confine(Role { files: true, sockets: true });
+            confine(Role { files: true, sockets: true, ..PLAIN });
             let _result = TcpListener::bind("127.0.0.1:0");
         }
         "memory and output" => {
@@ -264,7 +264,7 @@ fn run_case(case: &str, directory: &Path) {
         "files by the calls that are allowed" => {
             let [inside, outside] = ["inside", "outside"].map(|name| fs::File::open(directory.join(name)).unwrap());
             landlock::restrict(&permissions(directory)).unwrap();
-            confine(Role { files: true, sockets: false });
+            confine(Role { files: true, ..PLAIN });
             files_by_descriptor(&inside, &outside);
         }
         "files" => {
@@ -381,7 +381,7 @@ fn sockets() {
     });
     // Where Landlock is missing, seccomp has to do.
     Confinement::BestEffort.restrict_files(&Permissions::default().with_sockets()).unwrap();
-    confine(Role { files: false, sockets: true });
+    confine(Role { sockets: true, ..PLAIN });
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
     stream.set_nonblocking(false).unwrap();

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     fmt,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -92,6 +93,14 @@ macro_rules! common_methods {
             closure: impl Fn(Caller<'_>, &[Value]) -> Result<Vec<Value>, E> + Send + Sync + 'static,
         ) -> Self {
             self.functions.add(HostFunction::dynamic(module, name, ty, closure));
+            self
+        }
+
+        /// Ends a call when this becomes readable, as a pipe to which a signal handler writes; later calls, too, as long as it
+        /// is.
+        #[must_use]
+        pub fn interrupt_on(mut self, readable: OwnedFd) -> Self {
+            self.config.interrupt_on = Some(readable);
             self
         }
 

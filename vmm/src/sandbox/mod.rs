@@ -30,11 +30,13 @@ pub use error::{AccessError, BuildError, CallError, HostError, Poison, SandboxSt
 pub use export::{Export, ExportType, FuncType};
 pub use host::{Caller, HostClosure, HostReturned};
 pub use pool::{Checkout, Pool, PoolError, PoolOptions, PoolStats, Pooled};
+pub(crate) use snapshot::MAGIC as SNAPSHOT_MAGIC;
 pub use snapshot::{LoadError, Snapshot, SnapshotInfo};
 pub use value::{FuncRef, Value, WasmType, WasmValues};
 
 use crate::{
     config::{Config, Input, Output},
+    confinement::{Confinement, ConfinementError, Layer, Permissions, Role},
     control::{Attached, Control, InterruptHandle},
     directory::Directory,
     ending::{Ending, GuestFault, HostFailure, Rejection},
@@ -351,17 +353,7 @@ impl Sandbox {
     /// Calls `_start`, as a WASI command has it: 0 if it returns, else the status with which it ended itself.
     pub fn start(&mut self) -> Result<u32, CallError> {
         let result = self.call("_start", ());
-        self.exit_status(result)
-    }
-
-    /// How a program ended. What it wrote to files must have got there.
-    fn exit_status(&mut self, result: Result<(), CallError>) -> Result<u32, CallError> {
-        let status = match result {
-            Ok(()) => 0,
-            Err(CallError::Exit(status)) => status,
-            Err(error) => return Err(error),
-        };
-        if self.machine.files.has_lost_writes() { Err(HostFailure::LostWrites.into()) } else { Ok(status) }
+        self.status_of(result)
     }
 
     /// Calls `_start`, and stops where the program first waits for standard input: an interpreter is warmed up then, and has
@@ -384,7 +376,33 @@ impl Sandbox {
             SandboxState::Ready => return Err(CallError::Mismatch("the sandbox is not in the middle of a call".into())),
         }
         let result = self.enter(About::default(), false, |machine, session| machine.run_on(&session.attached));
-        self.exit_status(result.map(drop))
+        self.status_of(result.map(drop))
+    }
+
+    /// The status with which a program ended.
+    fn status_of(&self, result: Result<(), CallError>) -> Result<u32, CallError> {
+        let status = match result {
+            Ok(()) => 0,
+            Err(CallError::Exit(status)) => status,
+            Err(error) => return Err(error),
+        };
+        if self.machine.files.has_lost_writes() { Err(HostFailure::LostWrites.into()) } else { Ok(status) }
+    }
+
+    /// Confines the calling thread to what calls of this sandbox need, restores to the snapshot that it has last included:
+    /// the files beneath its directories, and few system calls. See [`Confinement`] for what that means; it cannot be
+    /// undone. Making sandboxes and snapshots, and restores to another snapshot, are over for this thread.
+    pub fn confine(&mut self, confinement: Confinement) -> Result<(), ConfinementError> {
+        if confinement == Confinement::Off {
+            return Ok(());
+        }
+        let failed = |layer| move |message: String| ConfinementError::Failed { layer, message };
+        let permissions = Permissions::beneath(&self.directories);
+        let permissions = permissions.map_err(|error| failed(Layer::Landlock)(error.to_string()))?;
+        confinement.restrict_files(&permissions)?;
+        // The timer of this thread has to be there before the filter is.
+        self.machine.attach().map_err(|error| failed(Layer::Seccomp)(error.to_string()))?;
+        confinement.restrict_calls(Role { calls: true, ..Role::of(&permissions) })
     }
 
     /// Instantiates another module in this sandbox. Its imports are functions of the host, exports of instances that were
@@ -651,7 +669,10 @@ impl Sandbox {
         let result = self.go_on(about, stops_at_input, &session, first);
         let result = result.map_err(|error| self.ended(error));
         drop(session);
-        if let (1, Some(base)) = (self.counters.calls, &self.base) {
+        // Only where there can be another copy that profits from it.
+        if let (1, Some(base)) = (self.counters.calls, &self.base)
+            && Arc::strong_count(base) > 1
+        {
             self.machine.note_working_set(&self.hypervisor.page_map, base);
         }
         self.state = match &result {
@@ -849,9 +870,11 @@ fn done(step: Step) -> Result<(u32, Vec<u8>), CallError> {
 fn refused(error: &ModuleError) -> CallError {
     let message = error.to_string();
     CallError::Rejected(Box::new(match error {
-        ModuleError::Empty { .. } | ModuleError::NotWasm { .. } | ModuleError::Component { .. } | ModuleError::Text { .. } => {
-            Rejection::Invalid(message)
-        }
+        ModuleError::Empty { .. }
+        | ModuleError::NotWasm { .. }
+        | ModuleError::Component { .. }
+        | ModuleError::Snapshot { .. }
+        | ModuleError::Text { .. } => Rejection::Invalid(message),
         ModuleError::Read { .. } | ModuleError::TooLarge { .. } | ModuleError::Memory(_) => Rejection::CannotRun(message),
     }))
 }

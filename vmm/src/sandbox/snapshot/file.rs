@@ -167,9 +167,20 @@ pub struct SnapshotInfo {
     pub exports: Vec<Export>,
 }
 
+impl SnapshotInfo {
+    /// Whether it was taken with this kernel image, and can only go on with that.
+    pub fn fits_kernel(&self, kernel: &KernelImage) -> bool {
+        self.kernel == kernel.digest().to_string()
+    }
+}
+
 /// Writes a snapshot to a file.
 pub(super) fn save(inner: &Inner, path: &Path) -> io::Result<()> {
     let image = &inner.image;
+    // A device, say, must not be replaced by a file.
+    if path.metadata().is_ok_and(|attributes| !attributes.is_file()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "there is something else than a regular file"));
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".mote-snapshot-").tempfile_in(folder)?;
     let parts = parts(&image.ram)?;
@@ -442,9 +453,27 @@ pub(super) fn verify(path: &Path) -> Result<SnapshotInfo, LoadError> {
     opened.info()
 }
 
+/// See [`Snapshot::is_snapshot`]. Anything but a regular file is not even opened: a pipe would lose what is read.
+pub(super) fn is_snapshot(path: &Path) -> bool {
+    let is_regular = path.metadata().is_ok_and(|attributes| attributes.is_file());
+    let mut start = [0; MAGIC.len()];
+    is_regular && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == MAGIC
+}
+
+/// How much of a file is checked before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    HeaderAndMetadata,
+    /// Its data, too.
+    All,
+}
+
 /// Opens a file as a snapshot.
-pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>) -> Result<Snapshot, LoadError> {
+pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Result<Snapshot, LoadError> {
     let opened = Opened::open(path)?;
+    if check == Check::All {
+        opened.check_data()?;
+    }
     let hypervisor = Arc::new(Hypervisor::open()?);
     opened.check_fits(kernel)?;
     let instances =

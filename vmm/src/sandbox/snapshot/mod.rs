@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{directory::Directory, image::KernelImage, machine::MachineImage};
 
+use file::Check;
+pub(crate) use file::MAGIC;
 pub use file::{LoadError, SnapshotInfo};
 
 /// A sandbox as it was at a moment when it did nothing. Clones are the same snapshot.
@@ -80,7 +82,17 @@ impl Snapshot {
 
     /// The same with another kernel than the one that is built in.
     pub fn load_with_kernel(path: &Path, kernel: &Arc<KernelImage>) -> Result<Self, LoadError> {
-        file::load(path, kernel)
+        file::load(path, kernel, Check::HeaderAndMetadata)
+    }
+
+    /// The same, and checks each byte of the file first, as [`Snapshot::verify`] does.
+    pub fn load_verified(path: &Path, kernel: &Arc<KernelImage>) -> Result<Self, LoadError> {
+        file::load(path, kernel, Check::All)
+    }
+
+    /// Whether this is a regular file that begins as snapshots do; nothing else of it is looked at.
+    pub fn is_snapshot(path: &Path) -> bool {
+        file::is_snapshot(path)
     }
 
     /// Reads a whole file and checks each byte of it against its digests.
@@ -91,6 +103,11 @@ impl Snapshot {
     /// Whether copies wait for standard input in the middle of a call: [`Sandbox::resume`] goes on with it.
     pub fn is_at_input(&self) -> bool {
         self.0.state == SandboxState::AtInput
+    }
+
+    /// Whether copies count fuel, so that they can be given some.
+    pub fn counts_fuel(&self) -> bool {
+        self.0.limits.fuel.is_some()
     }
 
     /// RAM that its files hold, those of snapshots that it is based on included, in bytes.
