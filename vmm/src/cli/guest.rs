@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context;
 use mote_vmm::{
     Access, Directory, DirectoryError, ImageError, KernelImage, Module, ModuleError, Output, Ramdisk, Sandbox, Snapshot,
+    Translation,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -91,6 +92,8 @@ impl GuestArgs {
             .stdout(pass_on(Box::new(io::stdout())))
             .stderr(pass_on(Box::new(io::stderr())))
             .log_level(self.log.into())
+            // What follows is a snapshot: no copy has to translate what it calls.
+            .translation(Translation::Eager)
             .interrupt_on(signals);
         for (name, value) in self.environment()? {
             builder = builder.env(name, value);
