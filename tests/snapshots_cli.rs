@@ -1,6 +1,7 @@
 //! `mote snapshot`, `mote run` of snapshots and `mote bench`, as commands.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "kernel images of tests are small")]
 
 mod snapshots {
     mod bench;
