@@ -1,6 +1,6 @@
 //! Opening KVM, and saying what is wrong when that fails.
 
-use std::io;
+use std::{arch::x86_64::__cpuid, io, sync::OnceLock};
 
 use kvm_ioctls::{Cap, Kvm};
 use thiserror::Error;
@@ -33,6 +33,17 @@ pub fn open() -> Result<Kvm, KvmError> {
     })?;
     check(&kvm)?;
     Ok(kvm)
+}
+
+/// Whether VMs here run by PVM, without hardware virtualization. The guest then sees the processor's own `cpuid` and time-stamp
+/// counter, whatever KVM is told.
+pub(crate) fn is_pvm() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        // VMX: CPUID 1, ECX bit 5; SVM: CPUID 8000_0001h, ECX bit 2.
+        let has_hardware = __cpuid(1).ecx >> 5 & 1 == 1 || __cpuid(0x8000_0001).ecx >> 2 & 1 == 1;
+        !has_hardware && std::fs::exists("/sys/module/kvm_pvm").unwrap_or(false)
+    })
 }
 
 fn check(kvm: &Kvm) -> Result<(), KvmError> {

@@ -14,7 +14,7 @@ use mote_machine::{
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use crate::tables;
+use crate::{kvm, tables};
 
 /// Control register bits (AMD64 Architecture Programmer's Manual, volume 2, section 3.1).
 mod control_register {
@@ -40,7 +40,10 @@ pub(crate) struct EntryState {
 pub(crate) fn create(vm: &VmFd, entry: u64) -> Result<(VcpuFd, EntryState), kvm_ioctls::Error> {
     const SYNC: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
     let mut vcpu = vm.create_vcpu(0)?;
-    vcpu.set_cpuid2(&cpuid()?)?;
+    // It takes as long as the rest of this function together where it means nothing.
+    if !kvm::is_pvm() {
+        vcpu.set_cpuid2(&cpuid()?)?;
+    }
     let registers = kvm_regs { rip: entry, rsp: STACK.end, rflags: 1 << 1, rdi: BOOT_INFO.start, ..kvm_regs::default() };
     let supported = u32::try_from(vm.check_extension_int(Cap::SyncRegs)).unwrap_or(0);
     let special = special_registers(vcpu.get_sregs()?);

@@ -15,7 +15,7 @@ use mote_abi::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::IntoBytes;
 
-use crate::{config::ClockSource, ending::HostFailure};
+use crate::{config::ClockSource, ending::HostFailure, kvm};
 
 /// IA32_TIME_STAMP_COUNTER.
 const MSR_TSC: u32 = 0x10;
@@ -62,10 +62,11 @@ pub(crate) struct ClockService {
 
 impl ClockService {
     pub(crate) fn new(vcpu: &VcpuFd, origin: ClockOrigin) -> Result<Self, HostFailure> {
-        // Without a rate the guest must ask for every reading.
-        let multiplier = vcpu.get_tsc_khz().ok().and_then(Clock::multiplier_for);
+        // That of the processor, which all VMs have. Without a rate the guest must ask for every reading.
+        static RATE_KHZ: OnceLock<Option<u32>> = OnceLock::new();
+        let multiplier = RATE_KHZ.get_or_init(|| vcpu.get_tsc_khz().ok()).and_then(Clock::multiplier_for);
         let has_invariant_tsc = multiplier.is_some() && host_has_invariant_tsc();
-        let tsc_offset = guest_tsc(vcpu)?.wrapping_sub(host_tsc());
+        let tsc_offset = if kvm::is_pvm() { 0 } else { guest_tsc(vcpu)?.wrapping_sub(host_tsc()) };
         Ok(Self { origin, multiplier: multiplier.unwrap_or(0), has_invariant_tsc, tsc_offset })
     }
 
@@ -108,7 +109,7 @@ impl ClockService {
     }
 }
 
-/// The guest's time-stamp counter: the host's under PVM, one that began with the VM elsewhere.
+/// The guest's time-stamp counter, which began with the VM.
 fn guest_tsc(vcpu: &VcpuFd) -> Result<u64, HostFailure> {
     let machine = |what: String| HostFailure::Machine(format!("the guest's time-stamp counter: {what}"));
     let entry = kvm_msr_entry { index: MSR_TSC, ..kvm_msr_entry::default() };
