@@ -67,7 +67,7 @@ fn a_damaged_file_is_found_out() {
         (flipped(20), "its header"),
         (flipped(130), "its metadata"),
         (whole[..100].to_vec(), "it ends in its header"),
-        (whole[..whole.len() - 1].to_vec(), "shorter than it says"),
+        (whole[..whole.len() - 1].to_vec(), "another size than it says"),
         (whole[..9].to_vec(), "it ends in its header"),
     ] {
         damaged(&bytes, about);

@@ -504,6 +504,9 @@ impl Sandbox {
 
     /// Writes to a memory that is exported under another name.
     pub fn write_memory_of(&mut self, name: &str, offset: u64, from: &[u8]) -> Result<(), AccessError> {
+        if let SandboxState::Poisoned(poison) = self.state {
+            return Err(AccessError::Unavailable(CallError::Poisoned(poison).to_string()));
+        }
         let memory = self.memory(name)?;
         linear::write(&mut self.machine, memory, offset, from)
     }
@@ -515,6 +518,11 @@ impl Sandbox {
         let (export, found) = instance.exports.find(name).ok_or_else(no_memory)?;
         if !matches!(found.ty, ExportType::Memory { .. }) {
             return Err(no_memory());
+        }
+        if let SandboxState::Poisoned(poison) = self.state
+            && !poison.is_unwound()
+        {
+            return Err(AccessError::Unavailable(CallError::Poisoned(poison).to_string()));
         }
         if let ("memory", Some(known)) = (name, instance.memory) {
             return Ok(known);
