@@ -20,7 +20,7 @@ use crate::{
 
 /// Pages between two ranges that are taken into one segment, if they hold nothing but zeros. A copy that writes one makes it a
 /// page of the file, once for all copies; a segment more would cost each of them a mapping.
-const MAX_GAP_PAGES: u64 = 512;
+const MAX_GAP_PAGES: u64 = 1024;
 /// More segments than this are made into one image of its own: each is a mapping in each sandbox.
 const MAX_SEGMENTS: usize = 256;
 /// A guest may keep as many pages of its own, whether it writes them or not.
