@@ -70,6 +70,9 @@ pub struct BootInfo {
     pub max_instances: u32,
     /// Zero.
     pub reserved_too: u32,
+    /// Counts changes of where standard input comes from: a kernel that sees another number than when it read ahead drops what
+    /// it read.
+    pub input_generation: u64,
 }
 
 /// Bits of [`BootInfo::flags`].
@@ -172,7 +175,7 @@ pub mod status_offset {
 }
 
 const _: () = {
-    assert!(size_of::<BootInfo>() == 312);
+    assert!(size_of::<BootInfo>() == 320);
     assert!(size_of::<BootInfo>() as u64 <= crate::layout::BOOT_INFO.bytes());
     assert!(core::mem::offset_of!(BootInfo, arguments) == 64);
     assert!(core::mem::offset_of!(BootInfo, clock) == 224 && core::mem::offset_of!(BootInfo, seed_generation) == 272);

@@ -144,6 +144,13 @@ impl BootInfo {
         (unsafe { ptr::read_volatile(seed as *const [u8; 32]) }, self.seed_generation())
     }
 
+    /// How often standard input changed.
+    pub(crate) fn input_generation(self) -> u64 {
+        let generation = BOOT_INFO.start + core::mem::offset_of!(boot::BootInfo, input_generation) as u64;
+        // SAFETY: as in `random_seed`; the field is aligned.
+        unsafe { ptr::read_volatile(generation as *const u64) }
+    }
+
     /// How often the seed was renewed.
     pub(crate) fn seed_generation(self) -> u64 {
         let generation = BOOT_INFO.start + core::mem::offset_of!(boot::BootInfo, seed_generation) as u64;

@@ -54,6 +54,8 @@ pub(crate) struct Control {
 struct State {
     /// Number of the call that runs, or of the next one.
     call: u64,
+    /// How often the sandbox was handed over to somebody else, for whom older handles mean nothing.
+    owner: u64,
     /// Parts of the call that go on, one in the other.
     depth: u32,
     reason: Option<StopReason>,
@@ -70,6 +72,7 @@ struct State {
 pub struct InterruptHandle {
     control: Arc<Control>,
     call: u64,
+    owner: u64,
 }
 
 impl InterruptHandle {
@@ -78,11 +81,12 @@ impl InterruptHandle {
         self.control.stop(StopReason::Interrupted, self.call)
     }
 
-    /// Ends whatever call runs at this moment, if one does: for a supervisor that ends everything. `false` if none runs.
+    /// Ends whatever call runs at this moment, if one does: for a supervisor that ends everything. `false` if none runs, or if a
+    /// pool has lent the sandbox to somebody else since the handle was made.
     pub fn interrupt_any(&self) -> bool {
         let state = self.control.lock();
         let call = state.call;
-        state.depth > 0 && self.control.stop_locked(state, StopReason::Interrupted, call)
+        state.depth > 0 && state.owner == self.owner && self.control.stop_locked(state, StopReason::Interrupted, call)
     }
 }
 
@@ -94,7 +98,14 @@ impl Control {
 
     /// A handle for the call that runs, or for the next one.
     pub(crate) fn handle(self: &Arc<Self>) -> InterruptHandle {
-        InterruptHandle { control: Arc::clone(self), call: self.lock().call }
+        let State { call, owner, .. } = *self.lock();
+        InterruptHandle { control: Arc::clone(self), call, owner }
+    }
+
+    /// Lets handles that were made until now mean nothing any more. No call goes on.
+    pub(crate) fn hand_over(&self) {
+        self.end();
+        self.lock().owner += 1;
     }
 
     /// Begins a call, or a part of the one that goes on: that has the deadline of the whole.
@@ -207,6 +218,7 @@ impl Control {
     /// Makes the calling thread the one that is kicked, until the returned value is dropped, and begins its ticks.
     pub(crate) fn attach(self: &Arc<Self>, vcpu: &VcpuFd) -> io::Result<Attached> {
         let before = block_kick_signal()?;
+        Ticker::enter();
         let attached = Attached { control: Arc::clone(self), before, ticks: Cell::new(0) };
         unblock_kick_signal_in_run(vcpu, &attached.before)?;
         // SAFETY: no precondition.
@@ -251,8 +263,13 @@ impl Attached {
 impl Drop for Attached {
     fn drop(&mut self) {
         self.control.lock().thread = None;
-        Ticker::stop();
+        let is_outermost = Ticker::stop();
         clear_kick_signal();
+        if !is_outermost {
+            // A function of the host called this guest for another one, whose ticks begin again when that is entered.
+            let kicked = Ticker::set(Duration::ZERO);
+            debug_assert!(kicked.is_ok());
+        }
         // SAFETY: the mask is one that the kernel gave.
         let result = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
         debug_assert_eq!(result, 0);
@@ -265,6 +282,8 @@ struct Ticker(libc::timer_t);
 thread_local! {
     /// Made once in each thread that runs a guest.
     static TICKER: RefCell<Option<Ticker>> = const { RefCell::new(None) };
+    /// How many guests the thread runs: one, or more where functions of the host call other sandboxes.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
 impl Ticker {
@@ -280,23 +299,37 @@ impl Ticker {
         if result == 0 { Ok(Self(timer)) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// One guest more.
+    fn enter() {
+        // A thread that is ending has no depth any more; it gets no ticks either.
+        let _ending = DEPTH.try_with(|depth| depth.set(depth.get().saturating_add(1)));
+    }
+
     /// Sends the signal once, after this time. The thread blocks it.
     fn set(after: Duration) -> io::Result<()> {
-        TICKER.with_borrow_mut(|ticker| {
-            let ticker = match ticker {
+        let set = TICKER.try_with(|ticker| {
+            let mut ticker = ticker.try_borrow_mut().map_err(io::Error::other)?;
+            let ticker = match &mut *ticker {
                 Some(ticker) => ticker,
-                None => ticker.insert(Self::new()?),
+                none => none.insert(Self::new()?),
             };
             // Zero would stop it.
             ticker.set_time(after.max(Duration::from_nanos(1)))
-        })
+        });
+        set.map_err(io::Error::other)?
     }
 
-    fn stop() {
-        TICKER.with_borrow(|ticker| {
-            let stopped = ticker.as_ref().map(|ticker| ticker.set_time(Duration::ZERO));
-            debug_assert!(stopped.is_none_or(|result| result.is_ok()));
+    /// One guest less; whether that was the last.
+    fn stop() -> bool {
+        let stopped = TICKER.try_with(|ticker| {
+            ticker.try_borrow().ok().and_then(|ticker| ticker.as_ref().map(|ticker| ticker.set_time(Duration::ZERO)))
         });
+        debug_assert!(stopped.is_ok_and(|result| result.is_none_or(|result| result.is_ok())));
+        let left = DEPTH.try_with(|depth| {
+            depth.set(depth.get().saturating_sub(1));
+            depth.get()
+        });
+        left.unwrap_or(0) == 0
     }
 
     fn set_time(&self, after: Duration) -> io::Result<()> {
@@ -417,6 +450,11 @@ mod tests {
         assert!(control.handle().interrupt(), "one for the next call");
         control.begin(None);
         assert_eq!(control.stop_reason(), Some(StopReason::Interrupted));
+        control.end();
+        let (next, any) = (control.handle(), control.handle());
+        control.hand_over();
+        control.begin(None);
+        assert!(!next.interrupt() && !any.interrupt_any(), "they are of another owner");
     }
 
     #[test]

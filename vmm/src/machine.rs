@@ -3,6 +3,7 @@
 
 use std::{
     io,
+    mem::offset_of,
     ops::Range,
     sync::{Arc, OnceLock},
     time::Instant,
@@ -207,10 +208,9 @@ impl Machine {
         Ok(resumed)
     }
 
-    /// Takes an image, and lets the RAM of this machine share its pages from now on. `base` is the image that it shares now.
+    /// Takes an image. `base` is the one that RAM shares now.
     pub(crate) fn capture(&mut self, page_map: &PageMap, base: Option<&RamImage>) -> Result<MachineImage, VmError> {
         let ram = RamImage::capture(&self.ram, page_map, &self.demand.used(), base)?;
-        ram.map_into(&self.ram)?;
         Ok(MachineImage {
             ram,
             ram_bytes: self.ram.pool_bytes + BASE.bytes(),
@@ -225,6 +225,21 @@ impl Machine {
             ramdisk: self.ramdisk.clone(),
             working_set: OnceLock::new(),
         })
+    }
+
+    /// Lets RAM share the pages of an image that was just taken of it.
+    pub(crate) fn share(&self, image: &MachineImage) -> Result<(), VmError> {
+        Ok(image.ram.map_into(&self.ram)?)
+    }
+
+    /// Where standard input comes from, from now on.
+    pub(crate) fn set_stdin(&mut self, input: Input) {
+        self.stdin = input.into();
+        self.boot.input_generation = self.boot.input_generation.wrapping_add(1);
+        let at = GuestAddress(BOOT_INFO.start + offset_of!(BootInfo, input_generation) as u64);
+        // The boot information is RAM of every guest.
+        let written = self.ram.memory().write_obj(self.boot.input_generation, at);
+        debug_assert!(written.is_ok());
     }
 
     /// Whether the machine can go back to an image: it has the same parts.
@@ -255,6 +270,11 @@ impl Machine {
         shares: bool,
         idle: &mut Idle,
     ) -> Result<Restored, VmError> {
+        // First, as that may write to RAM.
+        if !self.is_parked {
+            vcpu::finish_exit(&mut self.vcpu).map_err(VmError::create("finishing what the guest was doing"))?;
+            self.is_parked = true;
+        }
         self.ram.is_of_file = image.is_of_file;
         let restored = if shares {
             image.ram.restore(&self.ram, page_map, &self.demand.kept(), idle)?
@@ -264,15 +284,16 @@ impl Machine {
             idle.clear();
             Restored::default()
         };
-        let kvm = VmError::create("setting up the vCPU");
-        vcpu::reset(&mut self.vcpu, &self.entry, self.is_parked).map_err(kvm)?;
+        vcpu::reset(&mut self.vcpu, &self.entry).map_err(VmError::create("setting up the vCPU"))?;
         self.demand.restore(&self.vm, &self.ram, &image.demand, !shares).map_err(|error| machine(&error))?;
         self.demand.set_kept_end(restored.private_end);
-        self.output.reset(self.ram.memory(), image.ring_tail).map_err(|error| machine(&format!("{error:?}")))?;
         self.files.reset();
-        // Later than any that this machine or the one of the image had: the kernel takes a new seed if it sees another.
+        self.output.reset(self.ram.memory(), image.ring_tail).map_err(|error| machine(&format!("{error:?}")))?;
+        // Later than any that this machine or the one of the image had: the kernel takes a new seed, and drops input that it
+        // read ahead, if it sees another.
         let seed_generation = self.boot.seed_generation.max(image.boot.seed_generation);
-        self.boot = BootInfo { log_level: self.boot.log_level, seed_generation, ..image.boot };
+        let input_generation = self.boot.input_generation.max(image.boot.input_generation);
+        self.boot = BootInfo { log_level: self.boot.log_level, seed_generation, input_generation, ..image.boot };
         self.seeded = image.seeded;
         self.config_bytes = image.config_bytes;
         self.clock.set_origin(image.clock);
@@ -289,6 +310,7 @@ impl Machine {
             // A file may have told any number.
             self.boot.seed_generation = self.boot.seed_generation.wrapping_add(1);
         }
+        self.boot.input_generation = self.boot.input_generation.wrapping_add(1);
         self.boot.clock = self.clock.now();
         let written = self.ram.memory().write_slice(self.boot.as_bytes(), GuestAddress(BOOT_INFO.start));
         written.map_err(|error| machine(&error))
@@ -369,6 +391,7 @@ fn boot_info(
         host_functions: strings.host_functions,
         max_instances: limits.instances,
         reserved_too: 0,
+        input_generation: 0,
     })
 }
 

@@ -486,6 +486,9 @@ impl GuestRam {
             mapping.clear(0, mapping.bytes())?;
         }
         self.near.use_small_pages(0, self.near.bytes());
+        if let Some(far) = &self.far {
+            far.use_huge_pages(0, far.bytes());
+        }
         Ok(())
     }
 

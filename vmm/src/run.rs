@@ -25,9 +25,6 @@ use crate::{
     vcpu,
 };
 
-/// How long a run that was stopped waits for readers of its output.
-const GRACE: Duration = Duration::from_secs(2);
-
 /// What the caller has to decide about before the guest goes on.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -259,21 +256,21 @@ impl Machine {
     }
 
     /// Writes out what is left. A program that ended by itself waits for its readers, as any process does, until the deadline
-    /// or an interrupt; a run that was stopped waits for a short time.
-    pub(crate) fn finish(&mut self, ending: Ending) -> Ending {
+    /// or an interrupt; one that was stopped waits for `grace`.
+    pub(crate) fn finish(&mut self, ending: Ending, grace: Duration) -> Ending {
         if let Ending::Interrupted | Ending::DeadlineExceeded = ending {
-            return self.flush_stopped(ending);
+            return self.flush_stopped(ending, grace);
         }
         let control = std::sync::Arc::clone(&self.control);
         match self.drain_as(Patience::UntilStopped(&control)) {
             Ok(()) => ending,
-            Err(DrainError::Stopped) => self.flush_stopped(replace_success(ending, end_of(&control))),
+            Err(DrainError::Stopped) => self.flush_stopped(replace_success(ending, end_of(&control)), grace),
             Err(error) => replace_success(ending, error.into()),
         }
     }
 
-    fn flush_stopped(&mut self, ending: Ending) -> Ending {
-        if let Err(error) = self.drain_as(Patience::UntilTime(Instant::now() + GRACE)) {
+    fn flush_stopped(&mut self, ending: Ending, grace: Duration) -> Ending {
+        if let Err(error) = self.drain_as(Patience::UntilTime(Instant::now() + grace)) {
             tracing::warn!(?error, "the rest of the output is lost");
             // Not so the files that the program wrote.
             if let Err(error) = self.output.abandon_streams(self.ram.memory()) {

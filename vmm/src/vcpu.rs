@@ -6,7 +6,7 @@ use kvm_bindings::{
     CpuId, KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_cpuid_entry2, kvm_dtable, kvm_regs, kvm_segment,
     kvm_sregs, kvm_vcpu_events, kvm_xsave,
 };
-use kvm_ioctls::{Cap, SyncReg, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, SyncReg, VcpuExit, VcpuFd, VmFd};
 use mote_abi::layout::{BOOT_INFO, GDT, IDT, RING0_STACK, STACK, TSS};
 use mote_machine::{
     descriptor,
@@ -70,12 +70,9 @@ impl EntryState {
 }
 
 /// Brings a vCPU that ran back to the state of entry, whatever the guest has done to it: general, segment and control
-/// registers, floating-point and vector registers, and exceptions that were on their way. `is_parked` tells that it stopped in
-/// a single store to the doorbell, after which KVM has nothing left to do.
-pub(crate) fn reset(vcpu: &mut VcpuFd, entry: &EntryState, is_parked: bool) -> Result<(), kvm_ioctls::Error> {
-    if !is_parked {
-        finish_exit(vcpu)?;
-    }
+/// registers, floating-point and vector registers, and exceptions that were on their way. Nothing of its last exit may be left
+/// to do: see [`finish_exit`].
+pub(crate) fn reset(vcpu: &mut VcpuFd, entry: &EntryState) -> Result<(), kvm_ioctls::Error> {
     entry.load(vcpu)?;
     // A header that names no component means the initial state of all.
     // SAFETY: KVM takes as many bytes as the guest's features need, which for a guest that was announced none but SSE are
@@ -83,17 +80,26 @@ pub(crate) fn reset(vcpu: &mut VcpuFd, entry: &EntryState, is_parked: bool) -> R
     unsafe { vcpu.set_xsave(&kvm_xsave::default()) }
 }
 
-/// Lets KVM complete what the last exit left undone, as the second half of a long store. The guest does not run.
-fn finish_exit(vcpu: &mut VcpuFd) -> Result<(), kvm_ioctls::Error> {
-    const MOST_PARTS: usize = 16;
+/// Lets KVM complete what the last exit left undone: the second half of a long store, or a load, whose value KVM then writes to
+/// where the guest wanted it, be that a register or RAM. The guest does not run on. After a single store to the doorbell there is
+/// nothing to complete.
+pub(crate) fn finish_exit(vcpu: &mut VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    // Instructions that repeat go on exiting, one load each.
+    const MOST_PARTS: usize = 4096;
     vcpu.set_kvm_immediate_exit(1);
-    let finished = (0..MOST_PARTS).map(|_| vcpu.run().map(drop)).find_map(Result::err);
-    vcpu.set_kvm_immediate_exit(0);
-    match finished {
-        Some(error) if error.errno() == libc::EINTR => Ok(()),
-        Some(error) => Err(error),
-        None => Err(kvm_ioctls::Error::new(libc::EIO)),
+    let mut finished = Err(kvm_ioctls::Error::new(libc::EIO));
+    for _ in 0..MOST_PARTS {
+        match vcpu.run() {
+            Ok(VcpuExit::MmioRead(_, data)) => data.fill(0),
+            Ok(_) => {}
+            Err(error) => {
+                finished = if error.errno() == libc::EINTR { Ok(()) } else { Err(error) };
+                break;
+            }
+        }
     }
+    vcpu.set_kvm_immediate_exit(0);
+    finished
 }
 
 /// The features that the processor state needs, and no more: the kernel never executes `cpuid`, and asking KVM for all

@@ -54,6 +54,9 @@ impl VmError {
     }
 }
 
+/// How long a run that was stopped waits for readers of its output.
+const GRACE: Duration = Duration::from_secs(2);
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct Report {
@@ -100,7 +103,7 @@ impl Vm {
             Ok(_) => GuestFault::BadRequest("it waits for commands that nobody gives".into()).into(),
         };
         let flushing = Instant::now();
-        let mut ending = self.machine.finish(ending);
+        let mut ending = self.machine.finish(ending, GRACE);
         if self.machine.files.has_lost_writes() {
             ending = replace_success(ending, HostFailure::LostWrites.into());
         }

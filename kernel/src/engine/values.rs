@@ -2,7 +2,7 @@
 
 use alloc::{string::String, vec::Vec};
 
-use mote_abi::value::{NULL, RawValue, ValueType, signature};
+use mote_abi::value::{MAX_VALUES, NULL, RawValue, ValueType, signature};
 use wasmi::{ExternRef, F32, F64, FuncType, Nullable, Store, V128, Val, ValType};
 
 use crate::wasi::Wasi;
@@ -90,5 +90,8 @@ pub(super) fn signature(ty: &FuncType) -> Vec<u8> {
 pub(super) fn func_type(text: &[u8]) -> Result<FuncType, String> {
     let (parameters, results) = signature::decode(text).ok_or_else(|| String::from("a function of the host has no type"))?;
     let (parameters, results): (Vec<_>, Vec<_>) = (parameters.map(val_type).collect(), results.map(val_type).collect());
+    if parameters.len().max(results.len()) > MAX_VALUES {
+        return Err(String::from("a function of the host has too many parameters or results"));
+    }
     Ok(FuncType::new(parameters, results))
 }

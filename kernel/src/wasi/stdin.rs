@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use mote_abi::errno::Errno;
 
-use crate::hypercall;
+use crate::{guest::BootInfo, hypercall};
 
 /// How far is read ahead at most.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -15,12 +15,14 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub(super) struct Stdin {
     buffer: Box<[u8]>,
     unread: Range<usize>,
+    /// Which input that is of: see [`BootInfo::input_generation`].
+    generation: u64,
 }
 
 impl Stdin {
     /// Bytes that can be read without asking the host.
     pub(super) fn buffered_bytes(&self) -> usize {
-        self.unread.len()
+        if self.generation == BootInfo::read().input_generation() { self.unread.len() } else { 0 }
     }
 
     /// Reads into `target`; 0 bytes mean the end of the stream. Blocks if nothing was read ahead.
@@ -28,7 +30,7 @@ impl Stdin {
         if target.is_empty() {
             return Ok(0);
         }
-        if self.unread.is_empty() {
+        if self.buffered_bytes() == 0 {
             if target.len() >= BUFFER_BYTES {
                 return hypercall::read_stdin(target);
             }
@@ -36,6 +38,7 @@ impl Stdin {
                 self.buffer = vec![0; BUFFER_BYTES].into();
             }
             self.unread = 0..hypercall::read_stdin(&mut self.buffer)?;
+            self.generation = BootInfo::read().input_generation();
         }
         let source = self.buffer.get(self.unread.clone()).unwrap_or(&[]);
         let bytes = source.len().min(target.len());

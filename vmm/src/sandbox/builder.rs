@@ -65,7 +65,8 @@ macro_rules! common_methods {
             self
         }
 
-        /// How long a call may take: 30 s without this. Making a sandbox is a call, too.
+        /// How long a call may take: 30 s without this. Making a sandbox is a call, too. Output that nobody has taken by then is
+        /// lost. Functions of the host, and callbacks for input and output, are not ended: they have to look at the time.
         pub fn deadline(mut self, deadline: Duration) -> Self {
             self.limits.deadline = Some(deadline);
             self
@@ -313,7 +314,7 @@ impl CopyBuilder {
         sandbox.set_stdout(config.stdout);
         sandbox.set_stderr(config.stderr);
         (sandbox.limits, sandbox.data) = (limits, data);
-        sandbox.machine.control.end();
+        sandbox.machine.control.hand_over();
     }
 
     /// Makes the sandbox. It shares all pages with the snapshot that it does not write.

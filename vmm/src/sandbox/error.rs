@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt};
 
+use mote_abi::value::MAX_VALUES;
 use thiserror::Error;
 
 use crate::{
@@ -87,16 +88,16 @@ pub enum CallError {
     #[error("the call was interrupted")]
     Interrupted,
     /// The guest kernel failed or misbehaved.
-    #[error("{0}")]
+    #[error(transparent)]
     Guest(Box<GuestFault>),
     /// The host could not go on.
-    #[error("{0}")]
+    #[error(transparent)]
     HostFailure(Box<HostFailure>),
     /// There is nothing like that to be called.
     #[error("{0}")]
     Mismatch(Box<str>),
     /// The engine refuses what was asked of it.
-    #[error("{0}")]
+    #[error(transparent)]
     Rejected(Box<Rejection>),
     /// An earlier call left the sandbox in a state in which it cannot be called.
     #[error("the sandbox cannot be called: {0}; restore it from a snapshot")]
@@ -184,6 +185,9 @@ pub enum BuildError {
     /// Two functions of the host with the same names.
     #[error("there are two host functions {0}")]
     SameFunction(String),
+    /// A function of the host with more parameters or results than any can have.
+    #[error("the host function {0} has more than {MAX_VALUES} parameters or results")]
+    FunctionType(String),
     /// A function of the host that the snapshot's modules import, and that was not given, or has another type.
     #[error("the snapshot needs the host function {} of type {ty}", name.escape_debug())]
     MissingFunction {
@@ -242,7 +246,7 @@ pub enum SnapshotError {
         "no snapshot can be taken while the program has {0} files, directories or sockets of the host open beside the directories that it was given; listening sockets count, and given directories that it closed"
     )]
     OpenFiles(usize),
-    /// The snapshot is of another kernel, module or machine.
+    /// The snapshot is of a sandbox that differs in what cannot be changed.
     #[error("the snapshot does not fit this sandbox: {0}")]
     Other(&'static str),
     /// RAM could not be copied or mapped.

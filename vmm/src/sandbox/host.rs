@@ -11,7 +11,7 @@ use mote_abi::{
     hypercall::{HostReturn, LinearMemory, NO_FUEL, status},
     layout::MAILBOX_DATA,
     mailbox::Response,
-    value::{RawValue, ValueType, signature},
+    value::{MAX_VALUES, RawValue, ValueType, signature},
 };
 use zerocopy::IntoBytes;
 
@@ -182,8 +182,12 @@ impl HostFunctions {
         &self.0
     }
 
-    /// Refuses two of one name.
+    /// Refuses two of one name, and those of types that no function can have.
     pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let is_too_long = |one: &&HostFunction| one.ty.params.len().max(one.ty.results.len()) > MAX_VALUES;
+        if let Some(function) = self.0.iter().find(is_too_long) {
+            return Err(BuildError::FunctionType(function.full_name()));
+        }
         let same = |index: usize, one: &HostFunction| {
             self.0.iter().take(index).any(|other| (&other.module, &other.name) == (&one.module, &one.name))
         };

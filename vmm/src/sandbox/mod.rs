@@ -14,7 +14,13 @@ mod pool;
 mod snapshot;
 mod value;
 
-use std::{any::Any, fmt, marker::PhantomData, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mote_abi::{
     command::{self, CallArgs, ExportArgs, ExportsArgs, InstantiateArgs, RegisterArgs, StageArgs},
@@ -470,14 +476,19 @@ impl Sandbox {
 
     /// Sets an exported global of the first module that is mutable.
     pub fn set_global(&mut self, name: &str, value: Value) -> Result<(), CallError> {
-        let (export, ty, mutable) = self.find_global(Instance(0), name)?;
+        self.set_global_of(Instance(0), name, value)
+    }
+
+    /// The same for any instance.
+    pub fn set_global_of(&mut self, instance: Instance, name: &str, value: Value) -> Result<(), CallError> {
+        let (export, ty, mutable) = self.find_global(instance, name)?;
         if !mutable || value.ty() != ty {
             let kind = if mutable { "mutable" } else { "immutable" };
             let message = format!("`{name}` is {kind} and of type {}; {} was given", ty.name(), value.ty().name());
             return Err(CallError::Mismatch(message.into()));
         }
-        let arguments = ExportArgs { instance: 0, export };
-        self.command(command::GLOBAL_SET, About::instance(0), &arguments, value.to_raw().as_bytes(), false).map(drop)
+        let arguments = ExportArgs { instance: instance.0, export };
+        self.command(command::GLOBAL_SET, About::instance(instance.0), &arguments, value.to_raw().as_bytes(), false).map(drop)
     }
 
     /// Size in bytes of the linear memory that the first module exports as `memory`.
@@ -519,10 +530,12 @@ impl Sandbox {
         if !matches!(found.ty, ExportType::Memory { .. }) {
             return Err(no_memory());
         }
-        if let SandboxState::Poisoned(poison) = self.state
-            && !poison.is_unwound()
-        {
-            return Err(AccessError::Unavailable(CallError::Poisoned(poison).to_string()));
+        match self.state {
+            SandboxState::Poisoned(poison) if !poison.is_unwound() => {
+                return Err(AccessError::Unavailable(CallError::Poisoned(poison).to_string()));
+            }
+            SandboxState::AtInput => return Err(AccessError::Unavailable(CallError::AtInput.to_string())),
+            SandboxState::Ready | SandboxState::Poisoned(_) => {}
         }
         if let ("memory", Some(known)) = (name, instance.memory) {
             return Ok(known);
@@ -570,13 +583,13 @@ impl Sandbox {
     }
 
     /// Lets each call from now on take as long, or as long as it likes.
-    pub fn set_deadline(&mut self, deadline: Option<std::time::Duration>) {
+    pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.limits.deadline = deadline;
     }
 
-    /// Where standard input comes from, from now on. What the program has read already stays read.
+    /// Where standard input comes from, from now on. What was read ahead of the old one is dropped.
     pub fn set_stdin(&mut self, input: Input) {
-        self.machine.stdin = input.into();
+        self.machine.set_stdin(input);
     }
 
     /// Where standard output goes from now on.
@@ -667,13 +680,13 @@ impl Sandbox {
         stops_at_input: bool,
         first: impl FnOnce(&mut Machine, &Session) -> Result<Event, Ending>,
     ) -> Result<Step, CallError> {
+        let session = Session::begin(&self.machine, self.limits)?;
         // Until the end is known; also if a function of the host panics.
         self.state = SandboxState::Poisoned(Poison::Fault);
         self.counters.calls += 1;
         if about.export.is_some() {
             self.fuel_consumed = 0;
         }
-        let session = Session::begin(&self.machine, self.limits)?;
         let result = self.go_on(about, stops_at_input, &session, first);
         let result = result.map_err(|error| self.ended(error));
         drop(session);
@@ -688,6 +701,12 @@ impl Sandbox {
             Ok(Step::Done { .. }) => SandboxState::Ready,
             Err(error) => error.poison().map_or(SandboxState::Ready, SandboxState::Poisoned),
         };
+        if let Ok(Step::AtInput) = &result {
+            // It is in the middle of a call, which may have moved them.
+            for instance in &mut self.instances {
+                instance.memory = None;
+            }
+        }
         if let Err(error) = &result {
             self.counters.count(error);
             tracing::debug!(%error, "a call did not return");
@@ -794,7 +813,8 @@ impl Sandbox {
             CallError::Guest(_) | CallError::HostFailure(_) => Ending::Interrupted,
             _ => return error,
         };
-        self.machine.finish(stopped);
+        // Who called waits no longer than the deadline said.
+        self.machine.finish(stopped, Duration::ZERO);
         error
     }
 
@@ -895,6 +915,9 @@ fn duplicates(directories: &[Directory]) -> Result<Vec<Directory>, VmError> {
 const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<Sandbox>();
-    is_send::<Pooled<'static>>();
+    is_send::<Pooled>();
+    const fn is_sync<T: Sync>() {}
+    is_sync::<Pool>();
+    is_sync::<Snapshot>();
     is_send::<Snapshot>();
 };

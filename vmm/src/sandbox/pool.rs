@@ -3,7 +3,7 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, ThreadId},
     time::{Duration, Instant},
 };
@@ -85,7 +85,12 @@ type Configure = dyn Fn(CopyBuilder) -> CopyBuilder + Send + Sync;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Pool {
+///
+/// Clones are the same pool.
+#[derive(Clone)]
+pub struct Pool(Arc<Shared>);
+
+struct Shared {
     snapshot: Snapshot,
     configure: Box<Configure>,
     max_sandboxes: usize,
@@ -120,7 +125,7 @@ impl Pool {
         configure: impl Fn(CopyBuilder) -> CopyBuilder + Send + Sync + 'static,
     ) -> Result<Self, BuildError> {
         let max_sandboxes = options.max_sandboxes.max(1);
-        let pool = Self {
+        let pool = Shared {
             snapshot: snapshot.clone(),
             configure: Box::new(configure),
             max_sandboxes,
@@ -133,24 +138,25 @@ impl Pool {
             state.stats.created += 1;
             state.idle.push(Idle { sandbox, thread: None });
         }
-        Ok(pool)
+        Ok(Self(Arc::new(pool)))
     }
 
     /// Lends a sandbox out. It comes back when what is returned is dropped.
-    pub fn checkout(&self, how: Checkout) -> Result<Pooled<'_>, PoolError> {
+    pub fn checkout(&self, how: Checkout) -> Result<Pooled, PoolError> {
         let end = match how {
             Checkout::WaitFor(time) => Instant::now().checked_add(time),
             Checkout::Wait | Checkout::Fail => None,
         };
-        let mut state = self.lock();
+        let pool = &self.0;
+        let mut state = pool.lock();
         let mut waited = false;
         loop {
             if let Some(idle) = state.take_idle() {
                 state.stats.in_use += 1;
                 state.stats.checkouts += 1;
-                return Ok(Pooled { pool: self, sandbox: Some(idle.sandbox) });
+                return Ok(Pooled { pool: Arc::clone(pool), sandbox: Some(idle.sandbox) });
             }
-            if state.stats.in_use < self.max_sandboxes {
+            if state.stats.in_use < pool.max_sandboxes {
                 // Counted before it is made, so that no other thread makes one too many.
                 state.stats.in_use += 1;
                 drop(state);
@@ -164,59 +170,65 @@ impl Pool {
             state = match (how, left) {
                 (Checkout::Fail, _) | (_, Some(Duration::ZERO)) => {
                     state.stats.exhausted += 1;
-                    return Err(PoolError::Exhausted(self.max_sandboxes));
+                    return Err(PoolError::Exhausted(pool.max_sandboxes));
                 }
-                (_, Some(left)) => self.returned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
-                (_, None) => self.returned.wait(state).unwrap_or_else(PoisonError::into_inner),
+                (_, Some(left)) => pool.returned.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                (_, None) => pool.returned.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
 
-    fn checkout_new(&self) -> Result<Pooled<'_>, PoolError> {
-        let made = self.make();
-        let mut state = self.lock();
-        match made {
-            Ok(sandbox) => {
-                state.stats.created += 1;
-                state.stats.checkouts += 1;
-                Ok(Pooled { pool: self, sandbox: Some(sandbox) })
-            }
-            Err(error) => {
-                state.stats.in_use -= 1;
-                self.returned.notify_one();
-                Err(error.into())
-            }
-        }
+    fn checkout_new(&self) -> Result<Pooled, PoolError> {
+        // A place that was counted is given back, also if making the sandbox panics in what the user configures.
+        let place = Place(&self.0);
+        let sandbox = self.0.make()?;
+        std::mem::forget(place);
+        let mut state = self.0.lock();
+        state.stats.created += 1;
+        state.stats.checkouts += 1;
+        Ok(Pooled { pool: Arc::clone(&self.0), sandbox: Some(sandbox) })
     }
 
     /// What happened so far, and how it is now.
     pub fn stats(&self) -> PoolStats {
-        let state = self.lock();
+        let state = self.0.lock();
         PoolStats { idle: state.idle.len(), ..state.stats }
     }
+}
 
+/// A sandbox that is counted as lent out, until this is dropped.
+struct Place<'a>(&'a Shared);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.stats.in_use = state.stats.in_use.saturating_sub(1);
+        drop(state);
+        self.0.returned.notify_one();
+    }
+}
+
+impl Shared {
     fn make(&self) -> Result<Sandbox, BuildError> {
         (self.configure)(self.snapshot.sandbox()).build()
     }
 
     /// Cleans a sandbox and puts it back.
     fn give_back(&self, mut sandbox: Sandbox) {
-        let cleaned = sandbox.restore(&self.snapshot);
-        (self.configure)(self.snapshot.sandbox()).renew(&mut sandbox);
-        let mut state = self.lock();
-        state.stats.in_use = state.stats.in_use.saturating_sub(1);
-        match cleaned {
+        // Last of all, whatever happens: who waits then finds the sandbox, or room for another.
+        let _place = Place(self);
+        match sandbox.restore(&self.snapshot) {
             Ok(()) => {
+                (self.configure)(self.snapshot.sandbox()).renew(&mut sandbox);
+                let mut state = self.lock();
                 state.stats.restored += 1;
                 state.idle.push(Idle { sandbox, thread: Some(thread::current().id()) });
             }
             Err(error) => {
-                state.stats.replaced += 1;
+                self.lock().stats.replaced += 1;
                 tracing::warn!(%error, "a sandbox of a pool could not be cleaned and is dropped");
             }
         }
-        drop(state);
-        self.returned.notify_one();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -238,19 +250,18 @@ impl State {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("max_sandboxes", &self.max_sandboxes).field("stats", &self.stats()).finish_non_exhaustive()
+        f.debug_struct("Pool").field("max_sandboxes", &self.0.max_sandboxes).field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
 /// A sandbox that is lent out by a [`Pool`]. Dropping it cleans it and gives it back.
-#[derive(Debug)]
-pub struct Pooled<'a> {
-    pool: &'a Pool,
+pub struct Pooled {
+    pool: Arc<Shared>,
     /// There until it is dropped.
     sandbox: Option<Sandbox>,
 }
 
-impl Deref for Pooled<'_> {
+impl Deref for Pooled {
     type Target = Sandbox;
 
     fn deref(&self) -> &Sandbox {
@@ -259,17 +270,23 @@ impl Deref for Pooled<'_> {
     }
 }
 
-impl DerefMut for Pooled<'_> {
+impl DerefMut for Pooled {
     fn deref_mut(&mut self) -> &mut Sandbox {
         #[expect(clippy::expect_used, reason = "it is taken out by `drop` alone")]
         self.sandbox.as_mut().expect("it is there until it is dropped")
     }
 }
 
-impl Drop for Pooled<'_> {
+impl Drop for Pooled {
     fn drop(&mut self) {
         if let Some(sandbox) = self.sandbox.take() {
             self.pool.give_back(sandbox);
         }
+    }
+}
+
+impl fmt::Debug for Pooled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pooled").field("sandbox", &self.sandbox).finish_non_exhaustive()
     }
 }

@@ -125,6 +125,8 @@ impl OutputService {
         self.batch.clear();
         self.written = 0;
         self.log.clear();
+        // One that is really gone breaks again with the next write.
+        (self.stdout.broken, self.stderr.broken) = (false, false);
         self.publish(memory)
     }
 

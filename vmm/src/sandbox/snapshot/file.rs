@@ -301,6 +301,7 @@ fn metadata(inner: &Inner, segments: Vec<SegmentMetadata>, ramdisk_bytes: u64) -
         monotonic_ns: nanoseconds(image.clock.monotonic()),
         seed: image.seeded.then_some(image.boot.random_seed),
         seed_generation: image.boot.seed_generation,
+        input_generation: image.boot.input_generation,
         config_bytes: image.config_bytes,
         ring_tail: image.ring_tail,
         next_chunk: image.demand.next_chunk,
@@ -499,6 +500,7 @@ pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Resu
         ram_bytes: metadata.ram_bytes,
         random_seed: metadata.seed.unwrap_or_default(),
         seed_generation: metadata.seed_generation,
+        input_generation: metadata.input_generation,
         ..BootInfo::new_zeroed()
     };
     let source = metadata.fixed_clock_ns.map_or(ClockSource::Host, |realtime_ns| ClockSource::Fixed { realtime_ns });

@@ -43,6 +43,7 @@ pub(super) struct Metadata {
     /// The seed of random numbers that are meant to be the same in every copy.
     pub(super) seed: Option<[u8; 32]>,
     pub(super) seed_generation: u64,
+    pub(super) input_generation: u64,
     /// Bytes of the strings that the kernel was given.
     pub(super) config_bytes: u64,
     pub(super) ring_tail: u64,

@@ -155,7 +155,11 @@ impl Sandbox {
         }
         let base = self.base.as_ref().map(|base| &base.ram);
         let image = Arc::new(self.machine.capture(&self.hypervisor.page_map, base)?);
-        self.base = Some(Arc::clone(&image));
+        // If that fails half-way, RAM shares neither image, and only mapping all of it anew helps.
+        let state = std::mem::replace(&mut self.state, SandboxState::Poisoned(super::Poison::Fault));
+        self.base = None;
+        self.machine.share(&image)?;
+        (self.state, self.base) = (state, Some(Arc::clone(&image)));
         self.idle.clear();
         self.counters.snapshots += 1;
         let strings = self.functions.strings();
@@ -175,7 +179,7 @@ impl Sandbox {
 
     /// Goes back to a snapshot, whatever state the sandbox is in: poison is gone then, and nothing that happened since can be
     /// seen by the guest. Costs time in proportion to what was written since, if the snapshot is the one that the sandbox was
-    /// made from or went back to last; for any other of the same module all of RAM is mapped anew.
+    /// made from or went back to last; for any other that fits all of RAM is mapped anew.
     ///
     /// Standard streams, host functions, deadline and fuel stay those of the sandbox. Files that the program opened are closed.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
@@ -204,6 +208,9 @@ impl Sandbox {
         }
         if !inner.needed_functions.iter().flatten().eq(&functions) {
             return Err(SnapshotError::Other("it was taken with other host functions"));
+        }
+        if self.limits.fuel.is_some() != inner.limits.fuel.is_some() {
+            return Err(SnapshotError::Other("one of both counts fuel, the other does not"));
         }
         let names = self.directories.iter().map(|directory| &directory.guest);
         if !names.eq(&inner.directory_names) {

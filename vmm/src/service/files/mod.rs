@@ -180,9 +180,12 @@ impl FileService {
     /// Closes everything that was opened, and opens what was given again.
     pub(crate) fn reset(&self) {
         let mut table = self.lock();
-        if table.entries.len() != table.given.len() || table.entries.iter().any(Option::is_none) {
+        let kept =
+            |(entry, given): (&Option<Arc<Open>>, &Arc<Open>)| entry.as_ref().is_some_and(|entry| Arc::ptr_eq(entry, given));
+        if table.entries.len() != table.given.len() || !table.entries.iter().zip(&table.given).all(kept) {
             table.entries = table.given.iter().cloned().map(Some).collect();
         }
+        self.failed_writes.store(0, Ordering::Relaxed);
         self.lost_writes.store(false, Ordering::Relaxed);
     }
 

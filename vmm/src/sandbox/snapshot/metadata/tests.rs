@@ -26,6 +26,7 @@ fn good() -> Metadata {
         monotonic_ns: 0,
         seed: None,
         seed_generation: 0,
+        input_generation: 0,
         config_bytes: 0,
         ring_tail: 0,
         next_chunk: POOL_NEAR.start + 2 * CHUNK_BYTES,
