@@ -1,7 +1,9 @@
 //! Snapshots: sandboxes at rest, to go back to, to copy, and to keep in files.
 
 mod file;
+mod load;
 mod metadata;
+mod save;
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -14,9 +16,9 @@ use super::{
 };
 use crate::{directory::Directory, image::KernelImage, machine::MachineImage};
 
-use file::Check;
 pub(crate) use file::MAGIC;
-pub use file::{LoadError, SnapshotInfo};
+use load::Check;
+pub use load::{LoadError, SnapshotInfo};
 
 /// A sandbox as it was at a moment when it did nothing. Clones are the same snapshot.
 ///
@@ -67,7 +69,7 @@ impl Snapshot {
     /// Saves it to a file, for another process, another day, or another machine with the same kernel image. The file is written
     /// beside `path` first, and takes its place when it is whole.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
-        file::save(&self.0, path)
+        save::save(&self.0, path)
     }
 
     /// Opens a file. It is mapped, not read, and must not change while copies are made and run.
@@ -82,22 +84,22 @@ impl Snapshot {
 
     /// The same with another kernel than the one that is built in.
     pub fn load_with_kernel(path: &Path, kernel: &Arc<KernelImage>) -> Result<Self, LoadError> {
-        file::load(path, kernel, Check::HeaderAndMetadata)
+        load::load(path, kernel, Check::HeaderAndMetadata)
     }
 
     /// The same, and checks each byte of the file first, as [`Snapshot::verify`] does.
     pub fn load_verified(path: &Path, kernel: &Arc<KernelImage>) -> Result<Self, LoadError> {
-        file::load(path, kernel, Check::All)
+        load::load(path, kernel, Check::All)
     }
 
     /// Whether this is a regular file that begins as snapshots do; nothing else of it is looked at.
     pub fn is_snapshot(path: &Path) -> bool {
-        file::is_snapshot(path)
+        load::is_snapshot(path)
     }
 
     /// Reads a whole file and checks each byte of it against its digests.
     pub fn verify(path: &Path) -> Result<SnapshotInfo, LoadError> {
-        file::verify(path)
+        load::verify(path)
     }
 
     /// Whether copies wait for standard input in the middle of a call: [`Sandbox::resume`] goes on with it.
