@@ -1,4 +1,4 @@
-//! What a VM is made for: arguments, streams, limits.
+//! What a VM is made for: arguments, streams, limits. One file, because it is one structure with its types and their checks.
 
 use std::{
     collections::BTreeSet,

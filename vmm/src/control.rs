@@ -8,9 +8,12 @@
 //! Deadlines and ticks are the same signal, from a timer of the thread. Services that wait do so in poll(2) on an event that a
 //! stop makes readable, and no longer than to the deadline.
 
+mod signal;
+mod ticker;
+
 use std::{
-    cell::{Cell, RefCell},
-    io, mem,
+    cell::Cell,
+    io,
     os::fd::{AsFd, OwnedFd},
     ptr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,7 +22,9 @@ use std::{
 
 use kvm_ioctls::VcpuFd;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use vmm_sys_util::signal;
+
+use signal::{block_kick_signal, clear_kick_signal, kick_signal, unblock_kick_signal_in_run};
+use ticker::Ticker;
 
 /// How often a thread that runs a guest takes its output at least.
 const TICK: Duration = Duration::from_millis(20);
@@ -274,141 +279,6 @@ impl Drop for Attached {
         let result = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
         debug_assert_eq!(result, 0);
     }
-}
-
-/// A timer that sends the kick signal to the thread that made it.
-struct Ticker(libc::timer_t);
-
-thread_local! {
-    /// Made once in each thread that runs a guest.
-    static TICKER: RefCell<Option<Ticker>> = const { RefCell::new(None) };
-    /// How many guests the thread runs: one, or more where functions of the host call other sandboxes.
-    static DEPTH: Cell<u32> = const { Cell::new(0) };
-}
-
-impl Ticker {
-    fn new() -> io::Result<Self> {
-        // SAFETY: zeros are a value of this plain structure; no precondition for gettid.
-        let (mut event, thread): (libc::sigevent, _) = unsafe { (mem::zeroed(), libc::gettid()) };
-        event.sigev_notify = libc::SIGEV_THREAD_ID;
-        event.sigev_signo = kick_signal();
-        event.sigev_notify_thread_id = thread;
-        let mut timer = ptr::null_mut();
-        // SAFETY: both pointers are to values that live through the call.
-        let result = unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) };
-        if result == 0 { Ok(Self(timer)) } else { Err(io::Error::last_os_error()) }
-    }
-
-    /// One guest more.
-    fn enter() {
-        // A thread that is ending has no depth any more; it gets no ticks either.
-        let _ending = DEPTH.try_with(|depth| depth.set(depth.get().saturating_add(1)));
-    }
-
-    /// Sends the signal once, after this time. The thread blocks it.
-    fn set(after: Duration) -> io::Result<()> {
-        let set = TICKER.try_with(|ticker| {
-            let mut ticker = ticker.try_borrow_mut().map_err(io::Error::other)?;
-            let ticker = match &mut *ticker {
-                Some(ticker) => ticker,
-                none => none.insert(Self::new()?),
-            };
-            // Zero would stop it.
-            ticker.set_time(after.max(Duration::from_nanos(1)))
-        });
-        set.map_err(io::Error::other)?
-    }
-
-    /// One guest less; whether that was the last.
-    fn stop() -> bool {
-        let stopped = TICKER.try_with(|ticker| {
-            ticker.try_borrow().ok().and_then(|ticker| ticker.as_ref().map(|ticker| ticker.set_time(Duration::ZERO)))
-        });
-        debug_assert!(stopped.is_ok_and(|result| result.is_none_or(|result| result.is_ok())));
-        let left = DEPTH.try_with(|depth| {
-            depth.set(depth.get().saturating_sub(1));
-            depth.get()
-        });
-        left.unwrap_or(0) == 0
-    }
-
-    fn set_time(&self, after: Duration) -> io::Result<()> {
-        let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        let value = libc::timespec {
-            tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
-            tv_nsec: libc::c_long::from(after.subsec_nanos().cast_signed()),
-        };
-        let time = libc::itimerspec { it_interval: none, it_value: value };
-        // SAFETY: the timer exists as long as this value, and the pointer is to a value that lives through the call.
-        let result = unsafe { libc::timer_settime(self.0, 0, &raw const time, ptr::null_mut()) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-impl Drop for Ticker {
-    fn drop(&mut self) {
-        // SAFETY: the timer exists until here.
-        let result = unsafe { libc::timer_delete(self.0) };
-        debug_assert_eq!(result, 0);
-    }
-}
-
-/// The one signal that this crate uses: the last real-time one, which others take last.
-fn kick_signal() -> libc::c_int {
-    signal::SIGRTMAX()
-}
-
-fn kick_signal_set() -> libc::sigset_t {
-    // SAFETY: zeros are a value of this plain structure, which the first call makes an empty set; the signal exists.
-    unsafe {
-        let mut set = mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, kick_signal());
-        set
-    }
-}
-
-/// The mask as it was before.
-fn block_kick_signal() -> io::Result<libc::sigset_t> {
-    let set = kick_signal_set();
-    // SAFETY: zeros are a value of this plain structure; both pointers are to values that live through the call.
-    let (result, before) = unsafe {
-        let mut before = mem::zeroed();
-        (libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before), before)
-    };
-    if result == 0 { Ok(before) } else { Err(io::Error::from_raw_os_error(result)) }
-}
-
-/// Takes all kicks off the queue.
-fn clear_kick_signal() {
-    let set = kick_signal_set();
-    let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the pointers are to values that live through the call, or null where that means that nothing is wanted.
-    while unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const now) } > 0 {}
-}
-
-/// struct kvm_signal_mask of the KVM API with the kernel's signal set of 64 bits.
-#[repr(C)]
-struct SignalMask {
-    bytes: u32,
-    // Not u64: the kernel's structure has no padding here.
-    set: [u32; 2],
-}
-
-/// Inside KVM_RUN all signals that the thread blocks stay blocked, but for the kick.
-fn unblock_kick_signal_in_run(vcpu: &VcpuFd, blocked: &libc::sigset_t) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    vmm_sys_util::ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, kvm_bindings::KVMIO, 0x8b, u32);
-
-    // SAFETY: the set is one that the kernel gave. Numbers that are no signals are told by -1.
-    let is_blocked = |number: libc::c_int| unsafe { libc::sigismember(blocked, number) } == 1;
-    let half = |first: libc::c_int| {
-        (0..32).filter(|bit| first + bit != kick_signal() && is_blocked(first + bit)).fold(0u32, |set, bit| set | 1 << bit)
-    };
-    let mask = SignalMask { bytes: 8, set: [half(1), half(33)] };
-    // SAFETY: the argument is a kvm_signal_mask of the size that it says, and lives through the call.
-    let result = unsafe { vmm_sys_util::ioctl::ioctl_with_ref(&vcpu.as_raw_fd(), KVM_SET_SIGNAL_MASK(), &mask) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

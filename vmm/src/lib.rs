@@ -27,6 +27,8 @@ mod control;
 mod directory;
 mod ending;
 mod exit;
+mod guest_io;
+mod guest_ram;
 mod image;
 pub mod inspect;
 mod kvm;

@@ -1,5 +1,5 @@
 //! A micro VM with everything that it takes to enter it: how it is made, from a module or from a snapshot, and how it goes
-//! back to one. `run.rs` enters it.
+//! back to one. `run.rs` enters it. One file, because all of these are lists of the same parts.
 
 use std::{
     io,
@@ -24,8 +24,8 @@ use crate::{
     control::Control,
     directory::Access,
     ending::{Ending, HostFailure},
+    guest_ram::GuestRam,
     image::KernelImage,
-    memory::GuestRam,
     module::Module,
     pagemap::PageMap,
     ram_image::{self, Idle, RamImage, Restored},

@@ -1,4 +1,4 @@
-//! Host memory that guests see: mappings, and the RAM of one VM made of them.
+//! Host memory that guests see: mappings, and the files that lie below them. `guest_ram.rs` makes the RAM of a VM of them.
 //!
 //! `unsafe` is here because the kernel, not Rust, says what lies behind a mapping; everything is given out through
 //! `vm-memory`, whose accesses are checked and volatile.
@@ -10,17 +10,13 @@ use std::{
     ptr::{self, NonNull},
 };
 
-use mote_abi::layout::{
-    BASE, CHUNK_BYTES, HOST_STATUS, MAILBOX, MAILBOX_DATA, PAGE_BYTES, POOL_FAR, POOL_NEAR, RING_DATA, RING_HEAD, STACK,
-};
+use mote_abi::layout::{CHUNK_BYTES, PAGE_BYTES};
 use rustix::{
     fs::{MemfdFlags, SealFlags},
     mm::{Advice, MapFlags, ProtFlags},
 };
 use thiserror::Error;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, mmap::MmapRegionBuilder};
-
-use crate::request::Area;
+use vm_memory::{GuestAddress, GuestRegionMmap, mmap::MmapRegionBuilder};
 
 /// Bytes of a page, for buffers.
 #[expect(clippy::cast_possible_truncation, reason = "a small constant")]
@@ -39,6 +35,9 @@ pub enum MemoryError {
         /// Why not.
         source: io::Error,
     },
+    /// The page map of this process cannot be read, without which nothing can be restored.
+    #[error("cannot read /proc/self/pagemap: {0}")]
+    PageMap(io::Error),
     /// The pieces do not make a guest memory.
     #[error("cannot lay out guest memory: {0}")]
     Layout(String),
@@ -195,7 +194,14 @@ impl Mapping {
     ///
     /// `other` is memory of this process that is valid for this, and not of this mapping. If bytes are copied in, this mapping
     /// can be written.
-    unsafe fn copy(&self, offset: u64, other: *mut u8, bytes: usize, direction: Direction, carefully: bool) -> io::Result<()> {
+    pub(crate) unsafe fn copy(
+        &self,
+        offset: u64,
+        other: *mut u8,
+        bytes: usize,
+        direction: Direction,
+        carefully: bool,
+    ) -> io::Result<()> {
         let here = self.part(offset, bytes as u64).ok_or(io::ErrorKind::InvalidInput)?;
         if !carefully {
             // SAFETY: the range was checked to lie in this mapping; the other is valid and apart, by the contract of this
@@ -354,7 +360,7 @@ impl Drop for Mapping {
 
 /// Which way bytes are copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(crate) enum Direction {
     /// Out of guest memory.
     Out,
     /// Into it.
@@ -411,209 +417,12 @@ impl Backing {
     }
 }
 
-/// The RAM of one VM.
-#[derive(Debug)]
-pub(crate) struct GuestRam {
-    /// Declared, and so dropped, before the mappings that it refers to.
-    memory: GuestMemoryMmap,
-    /// Base, system area and the first part of the pool.
-    pub(crate) near: Mapping,
-    /// The rest of the pool, if there is so much RAM.
-    pub(crate) far: Option<Mapping>,
-    pub(crate) pool_bytes: u64,
-    /// Whether parts of the pool are of a file that others may be able to change.
-    pub(crate) is_of_file: bool,
-}
-
-/// Where a range of guest-physical addresses lies in a mapping: which, and at which offset.
-pub(crate) struct Place<'a> {
-    pub(crate) mapping: &'a Mapping,
-    pub(crate) offset: u64,
-}
-
-impl GuestRam {
-    /// RAM of `ram_bytes`, of which [`BASE`] is a part; nothing of it is touched yet.
-    pub(crate) fn new(ram_bytes: u64) -> Result<Self, MemoryError> {
-        let pool_bytes = ram_bytes.saturating_sub(BASE.bytes()) / CHUNK_BYTES * CHUNK_BYTES;
-        let near_pool_bytes = pool_bytes.min(POOL_NEAR.bytes());
-        let near = Mapping::anonymous("guest RAM", POOL_NEAR.start - BASE.start + near_pool_bytes)?;
-        near.use_small_pages(0, near.bytes());
-        // SAFETY: both mappings can be written and become fields of the value that owns the regions, dropped after them; the
-        // memory is only lent out.
-        let mut regions = vec![unsafe { near.region(BASE.start)? }];
-        let far = match pool_bytes - near_pool_bytes {
-            0 => None,
-            bytes => Some(Mapping::anonymous("guest RAM", bytes)?),
-        };
-        if let Some(far) = &far {
-            far.use_huge_pages(0, far.bytes());
-            // SAFETY: as above.
-            regions.push(unsafe { far.region(POOL_FAR.start)? });
-        }
-        let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
-        Ok(Self { memory, near, far, pool_bytes, is_of_file: false })
-    }
-
-    /// Makes the pages present that every kernel touches before it runs a module of `module_bytes`: from the host that
-    /// costs a fraction of a fault in the guest. Small modules need few pages of the heap and of a linear memory; for
-    /// others a huge page of each costs less.
-    pub(crate) fn warm(&self, module_bytes: u64) {
-        const SMALL_MODULE_BYTES: u64 = 256 << 10;
-        const STACK_BYTES: u64 = 32 << 10;
-        const SMALL_HEAP_BYTES: u64 = 160 << 10;
-        const SMALL_MEMORY_BYTES: u64 = 64 << 10;
-        let warm = |start: u64, bytes: u64| self.near.populate(start - BASE.start, bytes);
-        let (heap, memory) = (POOL_NEAR.start, POOL_NEAR.start + CHUNK_BYTES);
-        let pool_offset = POOL_NEAR.start - BASE.start;
-        let huge_from = if module_bytes < SMALL_MODULE_BYTES { pool_offset + 2 * CHUNK_BYTES } else { pool_offset };
-        self.near.use_huge_pages(huge_from, self.near.bytes().saturating_sub(huge_from));
-
-        warm(HOST_STATUS.start, HOST_STATUS.bytes());
-        warm(MAILBOX.start, MAILBOX_DATA.start - MAILBOX.start + PAGE_BYTES);
-        warm(RING_HEAD.start, RING_DATA.start - RING_HEAD.start + PAGE_BYTES);
-        warm(STACK.end - STACK_BYTES, STACK_BYTES);
-        if module_bytes < SMALL_MODULE_BYTES {
-            warm(heap, SMALL_HEAP_BYTES);
-            warm(memory, SMALL_MEMORY_BYTES);
-        } else {
-            warm(heap, CHUNK_BYTES);
-        }
-    }
-
-    /// All zeros, and nothing touched.
-    pub(crate) fn clear(&self) -> Result<(), MemoryError> {
-        for mapping in [Some(&self.near), self.far.as_ref()].into_iter().flatten() {
-            mapping.clear(0, mapping.bytes())?;
-        }
-        self.near.use_small_pages(0, self.near.bytes());
-        if let Some(far) = &self.far {
-            far.use_huge_pages(0, far.bytes());
-        }
-        Ok(())
-    }
-
-    /// Makes these ranges of guest-physical addresses present.
-    pub(crate) fn populate(&self, ranges: &[std::ops::Range<u64>]) {
-        for range in ranges {
-            if let Some(Place { mapping, offset }) = self.place(range.start, range.end - range.start) {
-                mapping.populate(offset, range.end - range.start);
-            }
-        }
-    }
-
-    /// Where guest-physical addresses from `start` on lie; `None` if not all are RAM of one mapping.
-    pub(crate) fn place(&self, start: u64, bytes: u64) -> Option<Place<'_>> {
-        let (mapping, first) = match &self.far {
-            Some(far) if start >= POOL_FAR.start => (far, POOL_FAR.start),
-            _ => (&self.near, BASE.start),
-        };
-        let offset = start.checked_sub(first)?;
-        offset.checked_add(bytes).filter(|end| *end <= mapping.bytes())?;
-        Some(Place { mapping, offset })
-    }
-
-    /// Reads RAM of the pool. Where it may be of a file that somebody cuts short, that is an error and not a signal.
-    pub(crate) fn read_pool(&self, start: u64, to: &mut [u8]) -> io::Result<()> {
-        let place = self.place(start, to.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: `to` is memory of Rust, to which nothing else refers.
-        unsafe { place.mapping.copy(place.offset, to.as_mut_ptr(), to.len(), Direction::Out, self.is_of_file) }
-    }
-
-    /// Writes RAM of the pool.
-    pub(crate) fn write_pool(&self, start: u64, from: &[u8]) -> io::Result<()> {
-        let place = self.place(start, from.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: `from` is memory of Rust, which is only read; RAM can be written.
-        unsafe { place.mapping.copy(place.offset, from.as_ptr().cast_mut(), from.len(), Direction::In, self.is_of_file) }
-    }
-
-    /// Checked access by guest-physical address.
-    pub(crate) fn memory(&self) -> &GuestMemoryMmap {
-        &self.memory
-    }
-
-    /// Bytes of RAM that the host has given so far.
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        resident_bytes(&self.near) + self.far.as_ref().map_or(0, resident_bytes)
-    }
-}
-
-/// Whether what was received stays to be received again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Received {
-    Taken,
-    Stays,
-}
-
-/// pread(2) into guest memory.
-pub(crate) fn read_at(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area, offset: u64) -> io::Result<usize> {
-    let offset = to_offset(offset)?;
-    // SAFETY: by the contract of `transfer` the range is valid for writes.
-    transfer(memory, area, |start, bytes| unsafe { libc::pread(fd.as_raw_fd(), start, bytes, offset) })
-}
-
-/// pwrite(2) out of guest memory.
-pub(crate) fn write_at(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area, offset: u64) -> io::Result<usize> {
-    let offset = to_offset(offset)?;
-    // SAFETY: by the contract of `transfer` the range is valid for reads.
-    transfer(memory, area, |start, bytes| unsafe { libc::pwrite(fd.as_raw_fd(), start, bytes, offset) })
-}
-
-/// pwritev2(2) out of guest memory to the end of a file.
-pub(crate) fn append(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area) -> io::Result<usize> {
-    transfer(memory, area, |start, bytes| {
-        let vector = libc::iovec { iov_base: start, iov_len: bytes };
-        // SAFETY: one vector, whose range is valid for reads by the contract of `transfer`.
-        unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const vector, 1, 0, libc::RWF_APPEND) }
-    })
-}
-
-/// read(2) into guest memory.
-pub(crate) fn read_stream(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area) -> io::Result<usize> {
-    // SAFETY: by the contract of `transfer` the range is valid for writes.
-    transfer(memory, area, |start, bytes| unsafe { libc::read(fd.as_raw_fd(), start, bytes) })
-}
-
-/// write(2) out of guest memory.
-pub(crate) fn write_stream(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area) -> io::Result<usize> {
-    // SAFETY: by the contract of `transfer` the range is valid for reads.
-    transfer(memory, area, |start, bytes| unsafe { libc::write(fd.as_raw_fd(), start, bytes) })
-}
-
-/// recv(2) into guest memory, without waiting.
-pub(crate) fn receive(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area, how: Received) -> io::Result<usize> {
-    let peek = if how == Received::Stays { libc::MSG_PEEK } else { 0 };
-    // SAFETY: by the contract of `transfer` the range is valid for writes.
-    transfer(memory, area, |start, bytes| unsafe { libc::recv(fd.as_raw_fd(), start, bytes, libc::MSG_DONTWAIT | peek) })
-}
-
-/// send(2) out of guest memory, without waiting and without SIGPIPE.
-pub(crate) fn send(fd: BorrowedFd<'_>, memory: &GuestMemoryMmap, area: Area) -> io::Result<usize> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: by the contract of `transfer` the range is valid for reads.
-    transfer(memory, area, |start, bytes| unsafe { libc::send(fd.as_raw_fd(), start, bytes, flags) })
-}
-
-/// Calls `call` with the host address and the size of `area`, which is guest RAM for as long as the call lasts: valid for
-/// reads and writes by the host's kernel. The guest may change it at any time; no reference to it is made.
-fn transfer(
-    memory: &GuestMemoryMmap,
-    area: Area,
-    call: impl FnOnce(*mut libc::c_void, usize) -> libc::ssize_t,
-) -> io::Result<usize> {
-    if area.bytes == 0 {
-        return Ok(0);
-    }
-    let slice = memory.get_slice(area.start, area.bytes).map_err(io::Error::other)?;
-    let guard = slice.ptr_guard_mut();
-    usize::try_from(call(guard.as_ptr().cast(), guard.len())).map_err(|_| io::Error::last_os_error())
-}
-
-fn to_offset(offset: u64) -> io::Result<i64> {
+pub(crate) fn to_offset(offset: u64) -> io::Result<i64> {
     i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
 /// Counts the pages of a mapping that are present (mincore(2)).
-fn resident_bytes(mapping: &Mapping) -> u64 {
+pub(crate) fn resident_bytes(mapping: &Mapping) -> u64 {
     let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(4096);
     let mut pages = vec![0u8; 1 << 16];
     let mut resident = 0;
@@ -632,28 +441,6 @@ fn resident_bytes(mapping: &Mapping) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mote_abi::layout::SYSTEM;
-    use vm_memory::Bytes;
-
-    #[test]
-    fn ram_is_where_the_layout_says_and_nowhere_else() {
-        let ram = GuestRam::new(64 << 20).unwrap();
-        for at in [BASE.start, SYSTEM.start, POOL_NEAR.start, POOL_FAR.start, POOL_FAR.start + (24 << 20) - 8] {
-            ram.memory().write_obj(at, GuestAddress(at)).unwrap();
-            assert_eq!(ram.memory().read_obj::<u64>(GuestAddress(at)).unwrap(), at);
-        }
-        for at in [0, BASE.start - 8, POOL_NEAR.end, POOL_FAR.start + (24 << 20), u64::MAX - 7] {
-            assert!(ram.memory().write_obj(0u64, GuestAddress(at)).is_err(), "{at:#x}");
-        }
-    }
-
-    #[test]
-    fn only_touched_pages_are_resident() {
-        let ram = GuestRam::new(1 << 30).unwrap();
-        assert_eq!(ram.resident_bytes(), 0);
-        ram.memory().write_obj(1u8, GuestAddress(BASE.start)).unwrap();
-        assert_eq!(ram.resident_bytes(), PAGE_BYTES);
-    }
 
     #[test]
     fn more_than_the_address_space_is_refused() {

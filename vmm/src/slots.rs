@@ -9,12 +9,7 @@ use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use mote_abi::layout::{BASE, CHUNK_BYTES, IMAGE, MODULE, PAGE_BYTES, POOL_FAR, POOL_NEAR, RAMDISK};
 
-use crate::{
-    image::KernelImage,
-    memory::{GuestRam, Mapping},
-    module::Module,
-    ramdisk::Ramdisk,
-};
+use crate::{guest_ram::GuestRam, image::KernelImage, memory::Mapping, module::Module, ramdisk::Ramdisk};
 
 /// Smallest slot that is added later.
 const FIRST_FAR_SLOT_BYTES: u64 = 64 << 20;

@@ -99,7 +99,6 @@ macro_rules! common_methods {
 
         /// Ends a call when this becomes readable, as a pipe to which a signal handler writes; later calls, too, as long as it
         /// is.
-        #[must_use]
         pub fn interrupt_on(mut self, readable: OwnedFd) -> Self {
             self.config.interrupt_on = Some(readable);
             self

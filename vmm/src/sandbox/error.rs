@@ -179,9 +179,6 @@ pub enum BuildError {
     /// The VM could not be made.
     #[error(transparent)]
     Vm(#[from] VmError),
-    /// The page map of this process cannot be read, without which nothing can be restored.
-    #[error("cannot read /proc/self/pagemap: {0}")]
-    PageMap(std::io::Error),
     /// Two functions of the host with the same names.
     #[error("there are two host functions {0}")]
     SameFunction(String),

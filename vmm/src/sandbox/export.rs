@@ -151,7 +151,8 @@ mod tests {
     use zerocopy::IntoBytes;
 
     fn encode(header: ExportHeader, name: &str, letters: &str) -> Vec<u8> {
-        let header = ExportHeader { name_bytes: name.len() as u32, type_bytes: letters.len() as u32, ..header };
+        let length = |text: &str| u32::try_from(text.len()).unwrap();
+        let header = ExportHeader { name_bytes: length(name), type_bytes: length(letters), ..header };
         [header.as_bytes(), name.as_bytes(), letters.as_bytes()].concat()
     }
 

@@ -206,8 +206,9 @@ impl Sandbox {
         let failed = |layer| move |message: String| ConfinementError::Failed { layer, message };
         let permissions = Permissions::beneath(&self.directories);
         let permissions = permissions.map_err(|error| failed(Layer::Landlock)(error.to_string()))?;
+        // What calls and restores need has to be open, and the timer of this thread there, before the filter is.
+        self.hypervisor.page_map().map_err(|error| failed(Layer::Landlock)(error.to_string()))?;
         confinement.restrict_files(&permissions)?;
-        // The timer of this thread has to be there before the filter is.
         self.machine.attach().map_err(|error| failed(Layer::Seccomp)(error.to_string()))?;
         confinement.restrict_calls(Role { calls: true, ..Role::of(&permissions) })
     }

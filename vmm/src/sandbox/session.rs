@@ -138,8 +138,9 @@ impl Sandbox {
         // Only where there can be another copy that profits from it.
         if let (1, Some(base)) = (self.counters.calls, &self.base)
             && Arc::strong_count(base) > 1
+            && let Ok(page_map) = self.hypervisor.page_map()
         {
-            self.machine.note_working_set(&self.hypervisor.page_map, base);
+            self.machine.note_working_set(page_map, base);
         }
         self.state = match &result {
             Ok(Step::AtInput) => SandboxState::AtInput,

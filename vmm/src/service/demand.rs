@@ -12,7 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::{
     ending::HostFailure,
-    memory::GuestRam,
+    guest_ram::GuestRam,
     slots::Slots,
     tables::{Tables, TablesError},
 };

@@ -16,7 +16,7 @@ use vm_memory::GuestMemoryMmap;
 use super::{files::Refusal, wait};
 use crate::{
     control::Control,
-    memory::{self, Received},
+    guest_io::{self, Received},
     request::Transfer,
 };
 
@@ -44,7 +44,7 @@ pub(super) fn receive(
     loop {
         let area = transfer.area.rest(done);
         let how = if transfer.peek { Received::Stays } else { Received::Taken };
-        let received = wait::retry(fd, PollFlags::IN, transfer.nonblocking, control, || memory::receive(fd, memory, area, how));
+        let received = wait::retry(fd, PollFlags::IN, transfer.nonblocking, control, || guest_io::receive(fd, memory, area, how));
         let bytes = match received {
             // What came is told first; the next call meets the error.
             Err(Refusal::Errno(_)) if done > 0 => 0,
@@ -64,7 +64,7 @@ pub(super) fn send(
     memory: &GuestMemoryMmap,
     control: &Control,
 ) -> Result<Response, Refusal> {
-    let bytes = wait::retry(fd, PollFlags::OUT, transfer.nonblocking, control, || memory::send(fd, memory, transfer.area))?;
+    let bytes = wait::retry(fd, PollFlags::OUT, transfer.nonblocking, control, || guest_io::send(fd, memory, transfer.area))?;
     Ok(answer(bytes))
 }
 

@@ -39,9 +39,10 @@ use super::{
 };
 use crate::{
     config::ClockSource,
+    guest_ram::GuestRam,
     image::{ImageError, KernelImage},
     machine::MachineImage,
-    memory::{Backing, GuestRam, MemoryError},
+    memory::{Backing, MemoryError},
     module::shown,
     pagemap::PageMap,
     ram_image::{RamImage, Segment},
@@ -297,7 +298,7 @@ pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Resu
             Some(Ramdisk::from_part(&opened.file, offset, bytes)?)
         }
     };
-    let (ram, tables) = ram(&opened, kernel, &hypervisor.page_map)?;
+    let (ram, tables) = ram(&opened, kernel, hypervisor.page_map()?)?;
     let seeded = metadata.seed.is_some();
     let has_invariant_tsc = !metadata.cpu_features.is_empty();
     let fixed = if metadata.fixed_clock_ns.is_some() { flags::FIXED_CLOCK } else { 0 };

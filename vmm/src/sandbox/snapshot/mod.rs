@@ -156,7 +156,7 @@ impl Sandbox {
             open => return Err(SnapshotError::OpenFiles(open)),
         }
         let base = self.base.as_ref().map(|base| &base.ram);
-        let image = Arc::new(self.machine.capture(&self.hypervisor.page_map, base)?);
+        let image = Arc::new(self.machine.capture(self.hypervisor.page_map()?, base)?);
         // If that fails half-way, RAM shares neither image, and only mapping all of it anew helps.
         let state = std::mem::replace(&mut self.state, SandboxState::Poisoned(super::Poison::Fault));
         self.base = None;
@@ -191,7 +191,8 @@ impl Sandbox {
         let shares = self.base.as_ref().is_some_and(|base| Arc::ptr_eq(base, &inner.image));
         self.state = SandboxState::Poisoned(super::Poison::Fault);
         self.base = None;
-        let restored = self.machine.restore(&self.hypervisor.page_map, &inner.image, shares, &mut self.idle)?;
+        let page_map = self.hypervisor.page_map()?;
+        let restored = self.machine.restore(page_map, &inner.image, shares, &mut self.idle)?;
         self.base = Some(Arc::clone(&inner.image));
         self.instances.clone_from(&inner.instances);
         self.state = inner.state;

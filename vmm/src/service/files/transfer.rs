@@ -13,7 +13,7 @@ use vm_memory::GuestMemoryMmap;
 use super::{OpenFile, Refusal, stat};
 use crate::{
     control::Control,
-    memory,
+    guest_io,
     request::{Area, Transfer},
     service::{errno, wait},
 };
@@ -30,7 +30,7 @@ pub(super) fn read(
         return Ok(answer(bytes, at_end, 0));
     }
     let bytes = wait::retry(file.file.as_fd(), PollFlags::IN, transfer.nonblocking, control, || {
-        memory::read_stream(file.file.as_fd(), memory, transfer.area)
+        guest_io::read_stream(file.file.as_fd(), memory, transfer.area)
     })?;
     Ok(answer(bytes, false, 0))
 }
@@ -46,7 +46,7 @@ pub(super) struct Read {
 pub(super) fn read_at(file: &File, memory: &GuestMemoryMmap, area: Area, offset: u64) -> Result<Read, Errno> {
     let mut bytes = 0;
     while bytes < area.bytes {
-        match memory::read_at(file.as_fd(), memory, area.rest(bytes), offset.saturating_add(bytes as u64)) {
+        match guest_io::read_at(file.as_fd(), memory, area.rest(bytes), offset.saturating_add(bytes as u64)) {
             Ok(0) => return Ok(Read { bytes, at_end: true }),
             Ok(more) => bytes += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -67,7 +67,7 @@ pub(super) fn write(
     file.take_failure()?;
     if !file.regular {
         let bytes = wait::retry(file.file.as_fd(), PollFlags::OUT, transfer.nonblocking, control, || {
-            memory::write_stream(file.file.as_fd(), memory, transfer.area)
+            guest_io::write_stream(file.file.as_fd(), memory, transfer.area)
         })?;
         return Ok(answer(bytes, false, 0));
     }
@@ -97,9 +97,9 @@ fn write_some(file: &OpenFile, transfer: &Transfer, memory: &GuestMemoryMmap) ->
     while done < transfer.area.bytes {
         let area = transfer.area.rest(done);
         let written = if transfer.append {
-            memory::append(file.file.as_fd(), memory, area)
+            guest_io::append(file.file.as_fd(), memory, area)
         } else {
-            memory::write_at(file.file.as_fd(), memory, area, transfer.offset.saturating_add(done as u64))
+            guest_io::write_at(file.file.as_fd(), memory, area, transfer.offset.saturating_add(done as u64))
         };
         match written {
             Ok(0) => break,
