@@ -27,8 +27,7 @@ const WORD_BYTES: u64 = 8;
 /// A kernel with two functions. `changed` looks through the kernel's data and returns the first word that is not [`PATTERN`] and
 /// where it is, or zeros. `stop` is an instruction on the doorbell page that never comes to its end.
 fn kernel(stop: fn(&mut CodeAssembler) -> Assembled) -> std::sync::Arc<KernelImage> {
-    let exports =
-        [export(export_kind::FUNCTION, b"changed", b":II"), export(export_kind::FUNCTION, b"stop", b":")].concat();
+    let exports = [export(export_kind::FUNCTION, b"changed", b":II"), export(export_kind::FUNCTION, b"stop", b":")].concat();
     guest::kernel(&exports, |a| {
         let (mut obey, mut stops, mut same) = (a.create_label(), a.create_label(), a.create_label());
         jump_if_resumed(a, obey)?;

@@ -499,7 +499,7 @@ fn output_is_seen_after_a_call_of_another_sandbox() {
     let mut sandbox = nesting(stdout);
     let handle = sandbox.interrupt_handle();
     let seen = thread::scope(|scope| {
-        let supervisor = scope.spawn(|| {
+        let supervisor = scope.spawn(move || {
             let seen = output.recv_timeout(LONG);
             assert!(handle.interrupt());
             seen

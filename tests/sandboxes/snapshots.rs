@@ -302,7 +302,7 @@ const SWAP: &str = r#"(module
     (data (i32.const 8) "\c8\00\00\00\01\00\00\00")
     (func (export "swap") (result i32 i32)
         (call $close (i32.const 3))
-        (call $open (i32.const 4) (i32.const 0) (i32.const 110) (i32.const 3) (i32.const 2) (i64.const 0x202642) (i64.const 0x202642) (i32.const 0) (i32.const 0)))
+        (call $open (i32.const 4) (i32.const 0) (i32.const 110) (i32.const 3) (i32.const 2) (i64.const 0x242400) (i64.const 0x242442) (i32.const 0) (i32.const 0)))
     (func (export "peek") (result i32) (local $errno i32)
         (local.set $errno (call $open (i32.const 3) (i32.const 0) (i32.const 100) (i32.const 4) (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 0)))
         (if (local.get $errno) (then (return (i32.sub (i32.const 0) (local.get $errno)))))

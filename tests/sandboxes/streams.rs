@@ -128,7 +128,17 @@ fn a_pipe_without_a_reader_breaks_again_after_a_restore() {
         assert_eq!(sandbox.call::<_, i32>("print", ()).unwrap(), PIPE, "round {round}");
         sandbox.restore(&snapshot).unwrap();
     }
-    // Another stream in its place works.
+}
+
+#[test]
+fn another_stream_in_the_place_of_a_broken_one_works() {
+    if !kvm::usable() {
+        return;
+    }
+    const PIPE: i32 = 64;
+    let (_, writer) = std::io::pipe().unwrap();
+    let mut sandbox = builder(FLOOD).stdout(Output::Fd(writer.into())).build().unwrap();
+    assert_eq!(sandbox.call::<_, i32>("flood", ()).unwrap(), PIPE);
     let buffer = SharedBuffer::new(100);
     sandbox.set_stdout(Output::Buffer(buffer.clone()));
     assert_eq!(sandbox.call::<_, i32>("print", ()).unwrap(), 0);
