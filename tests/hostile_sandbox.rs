@@ -24,7 +24,9 @@ mod lying {
     mod doorbell;
     mod exports;
     mod host_calls;
+    mod pending;
     mod processor;
     mod returns;
     mod server;
+    mod status;
 }

@@ -18,6 +18,7 @@ mod sandboxes {
     mod snapshots;
     mod soak;
     mod state;
+    mod streams;
     mod wasi;
 }
 mod support {

@@ -14,7 +14,7 @@ use mote_vmm::{
     ValueType,
 };
 
-use super::guests::builder;
+use super::guests::{MEMORY, builder};
 use crate::support::kvm;
 
 /// An error that only these tests have.
@@ -139,6 +139,31 @@ fn what_the_module_imports_must_be_there_with_its_type() {
         .build()
         .unwrap();
     assert_eq!(sandbox.call::<_, i32>("f", ()).unwrap(), 55);
+}
+
+/// A function has at most 1,000 parameters and 1,000 results, as in WebAssembly's engines everywhere.
+#[test]
+fn functions_with_too_many_parameters_or_results_are_refused() {
+    if !kvm::usable() {
+        return;
+    }
+    const MOST: usize = 1_000;
+    let build = |params: usize, results: usize| {
+        let ty = FuncType { params: vec![ValueType::I32; params], results: vec![ValueType::I64; results] };
+        builder(MEMORY).func_dynamic("env", "many", ty, |_, _| Err::<Vec<Value>, _>(Own(0))).build()
+    };
+    for (params, results) in [(MOST + 1, 0), (0, MOST + 1), (MOST + 1, MOST + 1), (100_000, 0)] {
+        match build(params, results) {
+            Err(error @ BuildError::FunctionType { .. }) => assert!(error.to_string().contains("env::many"), "{error}"),
+            other => panic!("{params} parameters, {results} results: {other:?}"),
+        }
+    }
+    build(MOST, MOST).unwrap();
+    // Copies know the type already, and take no other.
+    let snapshot = builder(MEMORY).build().unwrap().snapshot().unwrap();
+    let ty = FuncType { params: vec![ValueType::I32; MOST + 1], results: Vec::new() };
+    let copy = snapshot.sandbox().func_dynamic("env", "many", ty, |_, _| Err::<Vec<Value>, _>(Own(0))).build();
+    assert!(matches!(copy, Err(BuildError::FunctionType { .. })), "{copy:?}");
 }
 
 #[test]
@@ -417,6 +442,73 @@ fn an_interrupt_ends_a_function_that_polls() {
         assert!(matches!(error, CallError::Interrupted), "{error}");
         sandbox.restore(&snapshot).unwrap();
     }
+}
+
+/// `nested` calls the host, which calls another sandbox, prints, and never ends.
+const NESTING: &str = r#"(module
+    (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (import "env" "inner" (func $inner (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 0) "\20\00\00\00\02\00\00\00") (data (i32.const 32) "hi")
+    (func (export "nested")
+        (drop (call $inner))
+        (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+        (loop (br 0))))"#;
+
+/// A sandbox that calls another one in a function of the host.
+fn nesting(stdout: Output) -> Sandbox {
+    let inner = Mutex::new(builder(MEMORY).build().unwrap());
+    let call_inner = move |_: Caller<'_>| -> Result<i32, CallError> { inner.lock().unwrap().call("count", ()) };
+    builder(NESTING).func("env", "inner", call_inner).stdout(stdout).without_deadline().build().unwrap()
+}
+
+/// Longer than anything takes here that works.
+const LONG: Duration = Duration::from_secs(10);
+
+#[test]
+fn the_deadline_holds_after_a_call_of_another_sandbox() {
+    if !kvm::usable() {
+        return;
+    }
+    let mut sandbox = nesting(Output::Null);
+    sandbox.set_deadline(Some(Duration::from_millis(300)));
+    let handle = sandbox.interrupt_handle();
+    let (ended, end) = mpsc::channel();
+    let started = Instant::now();
+    let error = thread::scope(|scope| {
+        // So that a failure does not last for ever.
+        scope.spawn(move || end.recv_timeout(LONG).is_err() && handle.interrupt());
+        let error = sandbox.call::<_, ()>("nested", ()).unwrap_err();
+        ended.send(()).unwrap_or(());
+        error
+    });
+    assert!(matches!(error, CallError::DeadlineExceeded), "{error} after {:?}", started.elapsed());
+    assert_eq!(sandbox.counters().host_calls, 1);
+}
+
+#[test]
+fn output_is_seen_after_a_call_of_another_sandbox() {
+    if !kvm::usable() {
+        return;
+    }
+    let (printed, output) = mpsc::channel();
+    let stdout = Output::callback(move |bytes| {
+        printed.send(bytes.to_vec()).unwrap_or(());
+        Ok(())
+    });
+    let mut sandbox = nesting(stdout);
+    let handle = sandbox.interrupt_handle();
+    let seen = thread::scope(|scope| {
+        let supervisor = scope.spawn(move || {
+            let seen = output.recv_timeout(LONG);
+            assert!(handle.interrupt());
+            seen
+        });
+        let error = sandbox.call::<_, ()>("nested", ()).unwrap_err();
+        assert!(matches!(error, CallError::Interrupted), "{error}");
+        supervisor.join().unwrap()
+    });
+    assert_eq!(seen.as_deref(), Ok(&b"hi"[..]), "what it printed before it was interrupted");
 }
 
 #[test]

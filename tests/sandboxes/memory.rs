@@ -205,6 +205,61 @@ fn the_memory_of_a_sandbox_that_trapped_can_be_read_and_not_written() {
     assert_eq!(byte, [77]);
 }
 
+/// In the middle of a call the memory may have moved since the host last heard of it.
+#[test]
+fn the_memory_of_a_sandbox_at_its_input_can_be_had_only_when_its_call_is_over() {
+    if !kvm::usable() {
+        return;
+    }
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (memory $second (export "second") 1)
+        (func (export "store") (param i32) (i32.store (i32.const 100) (local.get 0)))
+        (func (export "load") (result i32) (i32.load (i32.const 100)))
+        (func (export "_start")
+            (drop (memory.grow (i32.const 100)))
+            (i32.store (i32.const 100) (i32.const 2))
+            (i32.store (i32.const 16) (i32.const 64)) (i32.store (i32.const 20) (i32.const 5))
+            (drop (call $read (i32.const 0) (i32.const 16) (i32.const 1) (i32.const 32)))
+            (i32.store (i32.const 100) (i32.add (i32.load (i32.const 100)) (i32.const 1)))))"#;
+    let mut sandbox = build(text);
+    sandbox.call::<_, ()>("store", 1).unwrap();
+    let mut word = [0; 4];
+    // The host knows where it is from here on.
+    sandbox.read_memory(100, &mut word).unwrap();
+    assert_eq!(word, [1, 0, 0, 0]);
+    let snapshot = sandbox.snapshot().unwrap();
+    let copy = Sandbox::from_snapshot(&snapshot).unwrap();
+    for mut sandbox in [sandbox, copy] {
+        sandbox.start_until_input().unwrap();
+        assert_eq!(sandbox.state(), SandboxState::AtInput);
+        let at_input = sandbox.snapshot().unwrap();
+        let mut copy = Sandbox::from_snapshot(&at_input).unwrap();
+        for sandbox in [&mut copy, &mut sandbox] {
+            let is_refused = |result: Result<(), AccessError>| {
+                assert!(matches!(&result, Err(AccessError::Unavailable(why)) if why.contains("input")), "{result:?}");
+            };
+            is_refused(sandbox.read_memory(100, &mut word));
+            is_refused(sandbox.write_memory(100, &[9; 4]));
+            is_refused(sandbox.memory_bytes().map(drop));
+            is_refused(sandbox.read_memory_of("second", 100, &mut word));
+            is_refused(sandbox.write_memory_of("second", 100, &[9; 4]));
+            assert_eq!(sandbox.state(), SandboxState::AtInput);
+            assert_eq!(sandbox.resume().unwrap(), 0);
+            assert_eq!(sandbox.memory_bytes(), Ok(101 * PAGE));
+            sandbox.read_memory(100, &mut word).unwrap();
+            assert_eq!(word, [3, 0, 0, 0]);
+            sandbox.write_memory(100, &[7, 0, 0, 0]).unwrap();
+            assert_eq!(sandbox.call::<_, i32>("load", ()).unwrap(), 7);
+            // Back to the input, from a state in which the memory is known.
+            sandbox.restore(&at_input).unwrap();
+            is_refused(sandbox.read_memory(100, &mut word));
+            is_refused(sandbox.write_memory(100, &[9; 4]));
+        }
+    }
+}
+
 /// Writing what the guest has no RAM for is an error, and no end.
 #[test]
 fn the_host_cannot_write_more_than_there_is_ram() {

@@ -3,15 +3,15 @@
 use std::{
     sync::{
         Arc, Barrier,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
 use mote_vmm::{
-    CallError, Caller, Checkout, Input, Output, Pool, PoolError, PoolOptions, Sandbox, SandboxState, SharedBuffer, Snapshot,
-    Value,
+    CallError, Caller, Checkout, Input, InterruptHandle, Output, Pool, PoolError, PoolOptions, Sandbox, SandboxState,
+    SharedBuffer, Snapshot, Value,
 };
 
 use super::guests::{ECHO, MEMORY, build, builder};
@@ -179,6 +179,52 @@ fn streams_limits_data_and_handles_of_one_user_are_not_those_of_the_next() {
         assert_eq!(sandbox.call::<_, i32>("data", ()).unwrap(), expected);
         sandbox.call::<_, ()>("loop", 1_000).unwrap();
     }
+}
+
+/// Whoever kept a handle cannot end what somebody else runs later in the same sandbox.
+#[test]
+fn a_handle_of_one_user_does_nothing_to_the_next() {
+    if !kvm::usable() {
+        return;
+    }
+    let pool = Pool::new(&snapshot(), options(1, 1)).unwrap();
+    let by_call: fn(&InterruptHandle) -> bool = InterruptHandle::interrupt;
+    for interrupt in [by_call, InterruptHandle::interrupt_any] {
+        // One of a call that never began, one of a call that ended, and one that was used.
+        let mut user = pool.checkout(Checkout::Fail).unwrap();
+        let ended = user.interrupt_handle();
+        user.call::<_, i32>("count", ()).unwrap();
+        let used = user.interrupt_handle();
+        used.interrupt();
+        assert!(matches!(user.call::<_, ()>("spin", ()), Err(CallError::Interrupted)));
+        let handles = [ended, used, user.interrupt_handle()];
+        drop(user);
+
+        let mut next = pool.checkout(Checkout::Fail).unwrap();
+        assert_eq!(handles.each_ref().map(interrupt), [false; 3], "before the next user calls anything");
+        assert_eq!(next.call::<_, i32>("count", ()).unwrap(), 1);
+        next.set_deadline(Some(Duration::from_millis(300)));
+        let (done, stop) = (AtomicBool::new(false), &AtomicBool::new(false));
+        thread::scope(|scope| {
+            let storm = scope.spawn(|| {
+                let mut hits = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    hits += handles.iter().filter(|handle| interrupt(handle)).count();
+                    done.store(true, Ordering::Relaxed);
+                    thread::sleep(Duration::from_millis(1));
+                }
+                hits
+            });
+            while !done.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            let result = next.call::<_, ()>("spin", ());
+            stop.store(true, Ordering::Relaxed);
+            assert!(matches!(result, Err(CallError::DeadlineExceeded)), "{result:?}");
+            assert_eq!(storm.join().unwrap(), 0);
+        });
+    }
+    assert_eq!((pool.stats().created, pool.stats().replaced), (1, 0), "it is the same sandbox");
 }
 
 #[test]

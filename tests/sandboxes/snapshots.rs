@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use mote_vmm::{Access, BuildError, Directory, Sandbox, SandboxState, SnapshotError, TrapKind, Value};
+use mote_vmm::{
+    Access, BuildError, Checkout, Directory, Pool, PoolOptions, Sandbox, SandboxState, SnapshotError, TrapKind, Value,
+};
 
 use super::guests::{MEMORY, Random, build, builder};
 use crate::support::kvm;
@@ -187,6 +189,28 @@ fn what_does_not_fit_is_refused_and_harms_nothing() {
     directories.sandbox().directory(given("/d")).build().unwrap();
 }
 
+/// The engine counts fuel or does not, which is in its RAM, and the sandbox must know.
+#[test]
+fn a_snapshot_with_fuel_does_not_fit_a_sandbox_without_nor_the_other_way_round() {
+    if !kvm::usable() {
+        return;
+    }
+    let (mut counting, mut plain) = (builder(MEMORY).fuel(100_000).build().unwrap(), build(MEMORY));
+    let (with_fuel, without) = (counting.snapshot().unwrap(), plain.snapshot().unwrap());
+    for (sandbox, own, other) in [(&mut counting, &with_fuel, &without), (&mut plain, &without, &with_fuel)] {
+        assert_eq!(count(sandbox), 1);
+        let refused = sandbox.restore(other);
+        assert!(matches!(refused, Err(SnapshotError::Other(_))), "{refused:?}");
+        assert_eq!((sandbox.state(), count(sandbox)), (SandboxState::Ready, 2));
+        sandbox.restore(own).unwrap();
+        assert_eq!(count(sandbox), 1);
+    }
+    // How much it is does not matter.
+    let other_amount = builder(MEMORY).fuel(50_000).build().unwrap().snapshot().unwrap();
+    counting.restore(&other_amount).unwrap();
+    assert_eq!(count(&mut counting), 1);
+}
+
 /// Another module is no hindrance: all of RAM becomes that of the snapshot.
 #[test]
 fn a_sandbox_can_become_another() {
@@ -264,6 +288,102 @@ fn open_files_are_refused_and_given_directories_come_back() {
     let fd = open(&mut copy);
     assert_eq!(read(&mut copy, fd), (0, i32::from(b'2')));
     drop(sandbox);
+}
+
+/// Two directories, of which the second can be written to and has a directory `sub`. `swap` closes the first one, and opens
+/// `sub` where that was; `peek` tells the first byte of `file` in the directory 3, or what opening it failed with, as a negative
+/// number; `make` makes `new` there.
+const SWAP: &str = r#"(module
+    (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 100) "file") (data (i32.const 110) "sub") (data (i32.const 120) "new")
+    (data (i32.const 8) "\c8\00\00\00\01\00\00\00")
+    (func (export "swap") (result i32 i32)
+        (call $close (i32.const 3))
+        (call $open (i32.const 4) (i32.const 0) (i32.const 110) (i32.const 3) (i32.const 2) (i64.const 0x242400) (i64.const 0x242442) (i32.const 0) (i32.const 0)))
+    (func (export "peek") (result i32) (local $errno i32)
+        (local.set $errno (call $open (i32.const 3) (i32.const 0) (i32.const 100) (i32.const 4) (i32.const 0) (i64.const 2) (i64.const 0) (i32.const 0) (i32.const 0)))
+        (if (local.get $errno) (then (return (i32.sub (i32.const 0) (local.get $errno)))))
+        (drop (call $read (i32.load (i32.const 0)) (i32.const 8) (i32.const 1) (i32.const 16)))
+        (drop (call $close (i32.load (i32.const 0))))
+        (i32.load8_u (i32.const 200)))
+    (func (export "make") (result i32)
+        (call $open (i32.const 3) (i32.const 0) (i32.const 120) (i32.const 3) (i32.const 1) (i64.const 0x40) (i64.const 0) (i32.const 0) (i32.const 0))))"#;
+
+/// The directories of [`SWAP`].
+struct Swapped {
+    first: tempfile::TempDir,
+    second: tempfile::TempDir,
+}
+
+impl Swapped {
+    fn new() -> Self {
+        let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        fs::write(first.path().join("file"), "1").unwrap();
+        fs::create_dir(second.path().join("sub")).unwrap();
+        fs::write(second.path().join("sub/file"), "2").unwrap();
+        Self { first, second }
+    }
+
+    fn sandbox(&self) -> Sandbox {
+        let open = |at: &tempfile::TempDir, name, access| Directory::open(at.path(), name, access).unwrap();
+        let first = open(&self.first, "/first", Access::ReadOnly);
+        builder(SWAP).directory(first).directory(open(&self.second, "/second", Access::ReadWrite)).build().unwrap()
+    }
+
+    /// Puts `sub` in the place of the first directory.
+    fn swap(sandbox: &mut Sandbox) {
+        assert_eq!(sandbox.call::<_, (i32, i32)>("swap", ()).unwrap(), (0, 0));
+    }
+
+    /// Checks that the descriptor 3 is the first directory, and that this cannot be changed.
+    fn check(&self, sandbox: &mut Sandbox) {
+        assert_eq!(sandbox.call::<_, i32>("peek", ()).unwrap(), i32::from(b'1'), "another directory has its place");
+        assert_ne!(sandbox.call::<_, i32>("make", ()).unwrap(), 0, "it became writable");
+        for directory in [self.first.path(), &self.second.path().join("sub")] {
+            assert_eq!(fs::read_dir(directory).unwrap().count(), 1, "something was made in {}", directory.display());
+        }
+    }
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_given_one_is_gone_after_a_restore() {
+    if !kvm::usable() {
+        return;
+    }
+    let directories = Swapped::new();
+    let mut sandbox = directories.sandbox();
+    let snapshot = sandbox.snapshot().unwrap();
+    directories.check(&mut sandbox);
+    for _ in 0..2 {
+        sandbox.restore(&snapshot).unwrap();
+        Swapped::swap(&mut sandbox);
+        assert!(matches!(sandbox.snapshot(), Err(SnapshotError::OpenFiles(_))));
+        sandbox.restore(&snapshot).unwrap();
+        directories.check(&mut sandbox);
+    }
+    // The other way round the swap is the first thing that happens.
+    let mut copy = Sandbox::from_snapshot(&snapshot).unwrap();
+    Swapped::swap(&mut copy);
+    copy.restore(&snapshot).unwrap();
+    directories.check(&mut copy);
+}
+
+#[test]
+fn nor_does_the_next_user_of_a_pool_find_it() {
+    if !kvm::usable() {
+        return;
+    }
+    let directories = Swapped::new();
+    let snapshot = directories.sandbox().snapshot().unwrap();
+    let pool = Pool::new(&snapshot, PoolOptions { max_sandboxes: 1, prewarmed: 1 }).unwrap();
+    for _ in 0..2 {
+        Swapped::swap(&mut pool.checkout(Checkout::Fail).unwrap());
+        directories.check(&mut pool.checkout(Checkout::Fail).unwrap());
+    }
+    assert_eq!((pool.stats().created, pool.stats().replaced), (1, 0), "it is the same sandbox");
 }
 
 /// Sandboxes that go back to one snapshot at the same time, each on a thread of its own.
