@@ -14,6 +14,7 @@ use mote_abi::{
     ABI_VERSION,
     boot::{BOOT_MAGIC, BootInfo, flags, stream_kind},
     layout::{BASE, BOOT_INFO, CONFIG, KERNEL_DATA, PAGE_BYTES},
+    ring::Stream,
 };
 use rustix::fs::FileType;
 use vm_memory::{Bytes, GuestAddress};
@@ -240,6 +241,13 @@ impl Machine {
         // The boot information is RAM of every guest.
         let written = self.ram.memory().write_obj(self.boot.input_generation, at);
         debug_assert!(written.is_ok());
+    }
+
+    /// Where a stream goes, from now on.
+    pub(crate) fn set_output(&mut self, stream: Stream, output: Output) {
+        // What the host tells is RAM of every guest.
+        let told = self.output.set_stream(self.ram.memory(), stream, output);
+        debug_assert!(told.is_ok());
     }
 
     /// Whether the machine can go back to an image: it has the same parts.

@@ -259,12 +259,12 @@ impl Sandbox {
 
     /// Where standard output goes from now on.
     pub fn set_stdout(&mut self, output: Output) {
-        self.machine.output.set_stream(mote_abi::ring::Stream::Stdout, output);
+        self.machine.set_output(mote_abi::ring::Stream::Stdout, output);
     }
 
     /// Where standard error goes from now on.
     pub fn set_stderr(&mut self, output: Output) {
-        self.machine.output.set_stream(mote_abi::ring::Stream::Stderr, output);
+        self.machine.set_output(mote_abi::ring::Stream::Stderr, output);
     }
 
     /// What functions of the host find with [`Caller::data`] from now on.

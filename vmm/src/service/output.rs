@@ -130,12 +130,13 @@ impl OutputService {
         self.publish(memory)
     }
 
-    /// Sends what comes from now on elsewhere.
-    pub(crate) fn set_stream(&mut self, stream: Stream, target: Output) {
+    /// Sends what comes from now on elsewhere; tells the guest that the stream works.
+    pub(crate) fn set_stream(&mut self, memory: &GuestMemoryMmap, stream: Stream, target: Output) -> Result<(), DrainError> {
         match stream {
             Stream::Stderr => self.stderr = Sink::new("standard error", target),
             _ => self.stdout = Sink::new("standard output", target),
         }
+        self.publish(memory)
     }
 
     /// Writes out all that the guest has published by now. What cannot be written is dropped and the stream marked broken.
@@ -257,6 +258,8 @@ impl OutputService {
                 }
             }
         }
+        // What a broken stream did not take must not come to another in its place.
+        self.written = self.batch.len();
         Ok(())
     }
 
