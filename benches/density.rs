@@ -209,7 +209,7 @@ fn line(text: &str, name: &str) -> f64 {
     value.unwrap_or(0.0)
 }
 
-/// A sandbox takes three descriptors.
+/// A copy takes three descriptors.
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });

@@ -59,7 +59,7 @@ pub struct ExitCounts {
     pub returns: u64,
     /// Calls of functions of the host.
     pub host_calls: u64,
-    /// Signals to this thread: kicks, and ticks every 20 ms.
+    /// Signals to this thread: kicks, and ticks, which come every 20 ms, more often in the first 40 ms of a call.
     pub signal: u64,
 }
 
