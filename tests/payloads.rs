@@ -230,11 +230,15 @@ fn hello_costs_at_most_two_exits() {
     if !kvm::usable() {
         return;
     }
+    // Ticks come with time, of which a slow machine takes more.
+    let without = |stats: &Value, kinds: &[&str]| {
+        exits(stats) - kinds.iter().map(|kind| stats["exits"][kind].as_u64().unwrap()).sum::<u64>()
+    };
     let stats = run_payload(&["--stats=json"], "hello.wat", &[]).expect(0).stats();
-    assert!(exits(&stats) <= 2, "{stats}");
+    assert!(without(&stats, &["signal"]) <= 2, "{stats}");
     // A module with more memory: one more for each 2 MiB of it.
     let stats = run_payload(&["--stats=json"], "hello-c.wasm", &[]).expect(0).stats();
-    assert!(exits(&stats) - stats["exits"]["demand"].as_u64().unwrap() <= 2, "{stats}");
+    assert!(without(&stats, &["signal", "demand"]) <= 2, "{stats}");
 }
 
 #[test]

@@ -74,10 +74,26 @@ impl EntryState {
 /// to do: see [`finish_exit`].
 pub(crate) fn reset(vcpu: &mut VcpuFd, entry: &EntryState) -> Result<(), kvm_ioctls::Error> {
     entry.load(vcpu)?;
-    // A header that names no component means the initial state of all.
     // SAFETY: KVM takes as many bytes as the guest's features need, which for a guest that was announced none but SSE are
     // those of the structure.
-    unsafe { vcpu.set_xsave(&kvm_xsave::default()) }
+    unsafe { vcpu.set_xsave(&initial_floating_point()) }
+}
+
+/// Floating-point and vector registers as after a reset: in the layout of XSAVE, where components that the header does not name
+/// are in their initial state (AMD64 Architecture Programmer's Manual, volume 2, section 11.5). x87 and SSE are named, as the
+/// control word of SSE is only taken with them.
+fn initial_floating_point() -> kvm_xsave {
+    /// Places of 32-bit words: x87 control word, MXCSR, first half of the header's XSTATE_BV.
+    const CONTROL: usize = 0;
+    const MXCSR: usize = 6;
+    const COMPONENTS: usize = 128;
+    let mut state = kvm_xsave::default();
+    for (index, word) in [(CONTROL, 0x037f), (MXCSR, 0x1f80), (COMPONENTS, 0b11)] {
+        if let Some(place) = state.region.get_mut(index) {
+            *place = word;
+        }
+    }
+    state
 }
 
 /// Lets KVM complete what the last exit left undone: the second half of a long store, or a load, whose value KVM then writes to

@@ -3,7 +3,6 @@
 use std::{
     ffi::OsString,
     fmt::Write,
-    num::NonZeroUsize,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -61,9 +60,9 @@ pub(crate) struct BenchArgs {
     /// How many calls, all threads together.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Threads, each with a sandbox of its own.
-    #[arg(long, value_name = "N", default_value = "1")]
-    threads: NonZeroUsize,
+    /// Threads, each with a sandbox of its own, at most 1024.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: u16,
     /// Calls only: what one leaves behind is there for the next.
     #[arg(long)]
     no_clean: bool,
@@ -130,7 +129,7 @@ pub(crate) fn bench(arguments: BenchArgs) -> ExitCode {
 fn measure(arguments: &BenchArgs) -> Result<(Plan<'_>, Measured), Failure> {
     ignore_file_size_signal();
     let plan = plan(arguments)?;
-    let threads = arguments.threads.get();
+    let threads = usize::from(arguments.threads);
     let parts = thread::scope(|scope| {
         let handles: Result<Vec<_>, _> =
             (0..threads).map(|_| thread::Builder::new().spawn_scoped(scope, || plan.measure_in_thread())).collect();
@@ -304,7 +303,7 @@ fn report(arguments: &BenchArgs, plan: &Plan<'_>, measured: &Measured) -> Result
     let json = Json {
         function: plan.function.clone(),
         clean: plan.clean,
-        threads: arguments.threads.get(),
+        threads: usize::from(arguments.threads),
         calls,
         seconds: measured.elapsed.as_secs_f64(),
         calls_per_second: measured.calls_per_second,
