@@ -22,11 +22,17 @@ use std::{
 use bare::{Bare, Mode};
 use criterion::Criterion;
 use kvm_ioctls::Kvm;
-use mote_vmm::{Caller, Checkout, Func, Phases, Pool, PoolOptions, Sandbox, Snapshot, open_kvm};
+use mote_vmm::{Caller, Checkout, Func, Phases, Pool, PoolOptions, Sandbox, Snapshot, Translation, open_kvm};
 use rounds::{Compared, compare, median, micros, time};
 
 /// Pages that `touch` writes, each time something else.
 const TOUCHED_PAGES: u32 = 16;
+/// Memory in which the pages that `touch` writes are in use.
+const SMALL_MEMORY: &str = r#"(memory (export "memory") 2)"#;
+/// Memory large enough for 2 MiB pages of its own: nothing of it is there until it is touched.
+const UNTOUCHED_MEMORY: &str = r#"(memory (export "memory") 64)"#;
+/// The same where a byte behind the pages that `touch` writes is in use: they are there, and zeros.
+const ZEROS_MEMORY: &str = r#"(memory (export "memory") 64) (data (i32.const 2097151) "x")"#;
 /// The size of the module that is started cold.
 const COLD_MODULE_BYTES: usize = 10 << 10;
 
@@ -56,6 +62,9 @@ fn main() {
 /// What all is measured with.
 struct Subject {
     snapshot: Snapshot,
+    /// The same with other memories, before any call.
+    zeros: Snapshot,
+    untouched: Snapshot,
     empty: Func<(), ()>,
     host: Func<i32, i32>,
     touch: Func<(), ()>,
@@ -63,10 +72,11 @@ struct Subject {
 
 impl Subject {
     fn new() -> Self {
-        let text = format!(
-            r#"(module
+        let text = |memory: &str| {
+            format!(
+                r#"(module
                  (import "env" "twice" (func $twice (param i32) (result i32)))
-                 (memory (export "memory") 2)
+                 {memory}
                  (func (export "empty"))
                  (func (export "host") (param i32) (result i32) local.get 0 call $twice)
                  (global $calls (mut i32) (i32.const 0))
@@ -76,9 +86,14 @@ impl Subject {
                      (i32.store8 (i32.mul (local.get $page) (i32.const 4096)) (global.get $calls))
                      (br_if 0 (i32.lt_u (local.tee $page (i32.add (local.get $page) (i32.const 1))) (i32.const {TOUCHED_PAGES})))
                    end))"#
-        );
-        let builder = Sandbox::builder().module_bytes(text).func("env", "twice", |_: Caller<'_>, value: i32| 2 * value);
-        let mut sandbox = builder.build().expect("the module can be instantiated");
+            )
+        };
+        let build = |memory, translation| {
+            let builder = Sandbox::builder().module_bytes(text(memory)).translation(translation);
+            let builder = builder.func("env", "twice", |_: Caller<'_>, value: i32| 2 * value);
+            builder.build().expect("the module can be instantiated")
+        };
+        let mut sandbox = build(SMALL_MEMORY, Translation::Lazy);
         let func = |name| sandbox.func::<(), ()>(name).expect("it is exported");
         let (empty, touch) = (func("empty"), func("touch"));
         let host = sandbox.func("host").expect("it is exported");
@@ -86,7 +101,15 @@ impl Subject {
         call(&mut sandbox, empty);
         call(&mut sandbox, touch);
         sandbox.call_func(host, 1).expect("it returns");
-        Self { snapshot: sandbox.snapshot().expect("a snapshot can be taken"), empty, host, touch }
+        let snapshot = |mut sandbox: Sandbox| sandbox.snapshot().expect("a snapshot can be taken");
+        Self {
+            snapshot: snapshot(sandbox),
+            zeros: snapshot(build(ZEROS_MEMORY, Translation::Eager)),
+            untouched: snapshot(build(UNTOUCHED_MEMORY, Translation::Eager)),
+            empty,
+            host,
+            touch,
+        }
     }
 
     fn copy(&self) -> Sandbox {
@@ -94,8 +117,12 @@ impl Subject {
     }
 
     fn pool(&self) -> Pool {
-        Pool::new(&self.snapshot, PoolOptions { max_sandboxes: 1, prewarmed: 1 }).expect("a pool can be made")
+        pool_of(&self.snapshot)
     }
+}
+
+fn pool_of(snapshot: &Snapshot) -> Pool {
+    Pool::new(snapshot, PoolOptions { max_sandboxes: 1, prewarmed: 1 }).expect("a pool can be made")
 }
 
 fn call(sandbox: &mut Sandbox, func: Func<(), ()>) {
@@ -161,17 +188,20 @@ fn summarize(kvm: &Kvm, subject: &Subject) {
     let b = |candidate: &mut dyn FnMut() -> Duration| compare(50, 8, || time(|| drop(Bare::new(kvm, Mode::Ring3))), candidate);
     let mut real = Bare::new(kvm, Mode::Real);
     let mut sandbox = subject.copy();
-    let pool = subject.pool();
-    let pages = |func| {
+    let (pool, zeros, untouched) = (subject.pool(), pool_of(&subject.zeros), pool_of(&subject.untouched));
+    let pages = |pool: &Pool, func| {
         let calls = 100;
         let restored = || pool.checkout(Checkout::Fail).expect("it is idle").counters().restored_pages;
         let before = restored();
-        (0..calls).for_each(|_| clean_call(&pool, func));
+        (0..calls).for_each(|_| clean_call(pool, func));
         (restored() - before) as f64 / f64::from(calls)
     };
-    let (empty_pages, touch_pages) = (pages(subject.empty), pages(subject.touch));
-    let touch = format!("clean call that writes {TOUCHED_PAGES} pages ({touch_pages:.0} copied back)");
-    let empty = format!("clean call of an empty function ({empty_pages:.0} copied back)");
+    let (empty_pages, touch_pages) = (pages(&pool, subject.empty), pages(&pool, subject.touch));
+    let (zeros_pages, untouched_pages) = (pages(&zeros, subject.touch), pages(&untouched, subject.touch));
+    let row_of_empty = format!("clean call of an empty function ({empty_pages:.0} copied back)");
+    let row_of_touch = format!("clean call that writes {TOUCHED_PAGES} pages ({touch_pages:.0} copied back)");
+    let row_of_zeros = format!("the same, pages that were zeros in a memory of 4 MiB ({zeros_pages:.0} copied back)");
+    let row_of_untouched = format!("the same, nothing of that memory touched before ({untouched_pages:.0} copied back)");
 
     println!("\nA: bare VM in ring 3, one exit and entry. B: bare VM in ring 3 made and dropped. Microseconds, medians.\n");
     println!("| what | median | floor | ratio | target |\n| --- | ---: | ---: | ---: | --- |");
@@ -183,8 +213,10 @@ fn summarize(kvm: &Kvm, subject: &Subject) {
     row("A0: exit in real mode, which KVM may emulate", 'A', None, a(&mut || time(|| real.run_to_exit())));
     row("warm call of an empty function", 'A', Some(1.3), a(&mut || time(|| call(&mut sandbox, subject.empty))));
     row("call with a host function inside", 'A', Some(2.5), a(&mut || time(|| sandbox.call_func(subject.host, 1))));
-    row(&empty, 'A', Some(3.0), a(&mut || time(|| clean_call(&pool, subject.empty))));
-    row(&touch, 'A', Some(3.0), a(&mut || time(|| clean_call(&pool, subject.touch))));
+    row(&row_of_empty, 'A', Some(3.0), a(&mut || time(|| clean_call(&pool, subject.empty))));
+    row(&row_of_touch, 'A', Some(3.0), a(&mut || time(|| clean_call(&pool, subject.touch))));
+    row(&row_of_zeros, 'A', None, a(&mut || time(|| clean_call(&zeros, subject.touch))));
+    row(&row_of_untouched, 'A', None, a(&mut || time(|| clean_call(&untouched, subject.touch))));
     row("B0: VM in real mode", 'B', None, b(&mut || time(|| drop(Bare::new(kvm, Mode::Real)))));
     row("bare VM, one exit, dropped", 'B', None, b(&mut || time(|| Bare::new(kvm, Mode::Ring3).run_to_exit())));
     row("new sandbox from a snapshot, first call done", 'B', Some(2.0), b(&mut || first_call(subject)));

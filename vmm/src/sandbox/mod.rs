@@ -57,25 +57,35 @@ use session::{About, Ongoing, done};
 
 /// A module, instantiated in a micro VM of its own.
 ///
-/// ```no_run
+/// ```
 /// use mote_vmm::{Caller, Sandbox};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # if let Err(error) = mote_vmm::open_kvm() {
+/// #     println!("skipped: {error}");
+/// #     return Ok(());
+/// # }
 /// let mut sandbox = Sandbox::builder()
-///     .module_file("plugin.wasm")
-///     .func("env", "log", |caller: Caller<'_>, pointer: u32, bytes: u32| -> Result<(), mote_vmm::AccessError> {
-///         let text = caller.read_memory_to_vec(pointer.into(), bytes.into())?;
-///         println!("{}", String::from_utf8_lossy(&text));
-///         Ok(())
-///     })
+///     .module_bytes(
+///         r#"(module
+///             (import "env" "next" (func $next (param i32) (result i32)))
+///             (func (export "add_next") (param i32 i32) (result i32)
+///               (i32.add (local.get 0) (call $next (local.get 1)))))"#,
+///     )
+///     .func("env", "next", |_: Caller<'_>, number: i32| number + 1)
 ///     .build()?;
-/// let sum: i32 = sandbox.call("add", (2, 3))?;
+/// let sum: i32 = sandbox.call("add_next", (2, 3))?;
+/// assert_eq!(sum, 6);
 /// # Ok(())
 /// # }
 /// ```
 ///
 /// It can be sent to another thread, and be dropped on any. After a call that did not return it is
 /// [poisoned](SandboxState::Poisoned): [`Sandbox::restore`] brings it back.
+///
+/// A function is translated when it is first called, and that call pays fuel for it
+/// ([`Translation::Eager`](crate::Translation::Eager) avoids that). Dropping a sandbox waits for KVM and takes many times as long
+/// as a restore: who needs a clean one for each request takes it from a [`Pool`].
 pub struct Sandbox {
     machine: Machine,
     hypervisor: Arc<Hypervisor>,

@@ -75,16 +75,25 @@ type Configure = dyn Fn(CopyBuilder) -> CopyBuilder + Send + Sync;
 
 /// Sandboxes made from one snapshot. Each that is lent out is as the snapshot was, whatever was done with it before.
 ///
-/// ```no_run
+/// ```
 /// use mote_vmm::{Checkout, Pool, PoolOptions, Sandbox};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let snapshot = Sandbox::builder().module_file("plugin.wasm").build()?.snapshot()?;
-/// let pool = Pool::new(&snapshot, PoolOptions { max_sandboxes: 64, prewarmed: 4 })?;
+/// # if let Err(error) = mote_vmm::open_kvm() {
+/// #     println!("skipped: {error}");
+/// #     return Ok(());
+/// # }
+/// let module = r#"(module (func (export "answer") (result i32) i32.const 42))"#;
+/// let snapshot = Sandbox::builder().module_bytes(module).build()?.snapshot()?;
+/// let pool = Pool::new(&snapshot, PoolOptions { max_sandboxes: 64, prewarmed: 2 })?;
 /// let answer: i32 = pool.checkout(Checkout::Wait)?.call("answer", ())?;
+/// assert_eq!(answer, 42);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// Closures of host functions keep what they hold: nothing of that is renewed when a sandbox comes back. Data of the sandbox
+/// ([`Caller::data`](crate::Caller::data)) is.
 ///
 /// Clones are the same pool.
 #[derive(Clone)]

@@ -29,6 +29,12 @@ pub use load::{LoadError, SnapshotInfo};
 ///
 /// Each copy has random numbers of its own from then on (not those that the program drew before, which all copies share), and
 /// its clocks go on: real time is the host's, monotonic time never goes back.
+///
+/// A copy goes on with what the program was told of its streams before, as that one is a terminal. What closures of host
+/// functions hold is shared by all copies and does not go back. Functions that were not called before the snapshot are translated
+/// again in each copy and after each restore, unless they were translated when the module was loaded
+/// ([`Translation::Eager`](crate::Translation::Eager)). Deadline and fuel of a call are those of the sandbox, and of a snapshot
+/// from a file those that the file has.
 #[derive(Clone)]
 pub struct Snapshot(Arc<Inner>);
 
