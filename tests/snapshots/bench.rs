@@ -46,6 +46,16 @@ fn so_many_clean_calls_are_made_and_told() {
     }
 }
 
+/// So many that the allocator has as many heaps as it wants: all threads are confined.
+#[test]
+fn many_threads_measure_together() {
+    let Some(_folder) = Folder::new() else { return };
+    let module = module_file(COUNTER);
+    let file = module.path().to_str().unwrap();
+    let measured = json(&["--count", "300", "--threads", "150", file, "--invoke", "add", "1"]);
+    assert_eq!((&measured["calls"], &measured["threads"]), (&300.into(), &150.into()));
+}
+
 /// A function that traps when it finds what an earlier call left.
 #[test]
 fn a_clean_call_finds_nothing_of_the_one_before() {

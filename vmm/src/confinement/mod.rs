@@ -31,6 +31,9 @@ use crate::{
 /// A system call that is not allowed **ends the whole process** with the signal SIGSYS, because who makes it has taken over
 /// memory that all threads share. That goes for calls of a panic hook or a `tracing` subscriber on these threads too: they
 /// may allocate and write to descriptors that are open, and little else.
+///
+/// With glibc, the first confined thread sets a bound of the allocator for the whole process (`M_TRIM_THRESHOLD`, 64 MiB): free
+/// memory at the end of a heap goes back to the system when there is that much of it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Confinement {
     /// Not at all.

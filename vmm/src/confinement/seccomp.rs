@@ -4,7 +4,7 @@
 //! the process. To find out what a change needs, run `strace -f mote run --confinement=off …` and look behind the first
 //! KVM_RUN; the system log has the number of a call that ended a process (`journalctl -k`, type=1326).
 
-use std::io;
+use std::{io, sync::Once};
 
 use kvm_bindings::{KVMIO, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xsave};
 use libc::{c_int, c_long};
@@ -164,6 +164,7 @@ const SOCKET_IOCTLS: [fn() -> libc::c_ulong; 1] = [|| libc::FIONBIO];
 pub(super) fn install(role: Role) -> Result<(), ConfinementError> {
     let failed = |message: String| ConfinementError::Failed { layer: Layer::Seccomp, message };
     let program = program(role).map_err(|error| failed(error.to_string()))?;
+    keep_heaps_of_threads();
     seccompiler::apply_filter(&program).map_err(|error| match error {
         seccompiler::Error::Seccomp(source) if is_unsupported(&source) => {
             ConfinementError::Unsupported { layer: Layer::Seccomp, remedy: "it has to be built with CONFIG_SECCOMP_FILTER" }
@@ -171,6 +172,23 @@ pub(super) fn install(role: Role) -> Result<(), ConfinementError> {
         error => failed(error.to_string()),
     })
 }
+
+/// Before glibc first gives back a part of the heap of a thread, it opens a file to find out how (`check_may_shrink_heap` in its
+/// malloc/arena.c), which a confined thread must not. A heap of a thread has 64 MiB at most, so that none is trimmed that has
+/// to be larger for that; whole heaps go back as before. glibc itself raises this bound as far when blocks of 32 MiB are freed.
+#[cfg(target_env = "gnu")]
+fn keep_heaps_of_threads() {
+    const TRIMMED_BYTES: c_int = 64 << 20;
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: no precondition; it takes the locks of the allocator.
+        let is_set = unsafe { libc::mallopt(libc::M_TRIM_THRESHOLD, TRIMMED_BYTES) };
+        debug_assert_eq!(is_set, 1);
+    });
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn keep_heaps_of_threads() {}
 
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))

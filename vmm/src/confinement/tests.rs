@@ -80,7 +80,7 @@ fn a_forbidden_call_ends_the_process() {
 
 #[test]
 fn what_a_run_needs_is_allowed() {
-    for case in ["memory and output", "panic", "sockets"] {
+    for case in ["memory and output", "memory of a thread", "panic", "sockets"] {
         expect_done(case);
     }
 }
@@ -246,6 +246,14 @@ fn run_case(case: &str, directory: &Path) {
             println!("{map:?} at {:?}", std::time::SystemTime::now());
             eprintln!("and here");
         }
+        // That of a thread is another heap than that of the process, and given back in another way.
+        "memory of a thread" => thread::scope(|scope| {
+            scope.spawn(|| {
+                confine(PLAIN);
+                let blocks: Vec<Vec<u8>> = (0..256).map(|_| vec![1; 64 << 10]).collect();
+                println!("{}", blocks.len());
+            });
+        }),
         "panic" => {
             confine(PLAIN);
             let result = std::panic::catch_unwind(|| panic!("on purpose"));
