@@ -252,6 +252,30 @@ fn each_checkout_has_the_streams_that_were_configured() {
 }
 
 #[test]
+fn a_stream_that_one_user_broke_is_whole_for_the_next() {
+    if !kvm::usable() {
+        return;
+    }
+    const PIPE: i32 = 64;
+    let broken = || Output::callback(|_| Err(std::io::ErrorKind::BrokenPipe.into()));
+    let outputs: [fn() -> Output; 2] = [broken, || Output::Buffer(SharedBuffer::new(1))];
+    let snapshot = builder(super::streams::FLOOD).build().unwrap().snapshot().unwrap();
+    let pool = Pool::new(&snapshot, options(1, 1)).unwrap();
+    for output in outputs {
+        let mut sandbox = pool.checkout(Checkout::Fail).unwrap();
+        sandbox.set_stdout(output());
+        assert_eq!(sandbox.call::<_, i32>("flood", ()).unwrap(), PIPE);
+        drop(sandbox);
+        let mut sandbox = pool.checkout(Checkout::Fail).unwrap();
+        let buffer = SharedBuffer::new(100);
+        sandbox.set_stdout(Output::Buffer(buffer.clone()));
+        assert_eq!(sandbox.call::<_, i32>("print", ()).unwrap(), 0);
+        assert_eq!(buffer.contents(), b"hello");
+    }
+    assert_eq!((pool.stats().created, pool.stats().replaced), (1, 0), "it is the same sandbox");
+}
+
+#[test]
 fn one_that_cannot_be_cleaned_is_replaced() {
     if !kvm::usable() {
         return;

@@ -75,7 +75,7 @@ fn new_input_takes_the_place_of_what_was_read_ahead() {
 }
 
 /// `flood` prints without end, `print` prints five bytes; both return the errno of the first write that fails.
-const FLOOD: &str = r#"(module
+pub(super) const FLOOD: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
     (memory (export "memory") 4)
     (data (i32.const 0) "\40\00\00\00\00\00\03\00") (data (i32.const 8) "\10\00\00\00\05\00\00\00") (data (i32.const 16) "hello")

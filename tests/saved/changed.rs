@@ -11,7 +11,7 @@ use std::{
 
 use mote_vmm::{AccessError, CallError, HostFailure, Poison, Ramdisk, Sandbox, SandboxState, Snapshot, SnapshotError};
 
-use super::programs::{Folder, MARK, PLAIN, READS_FILE, assert_works, builder, small};
+use super::programs::{Folder, MARK, PLAIN, READS_FILE, assert_works, builder, small_in_file};
 use crate::support::kvm;
 
 fn cut(path: &Path, bytes: u64) {
@@ -29,9 +29,7 @@ fn calls_find_that_memory_is_gone() {
     if !kvm::usable() {
         return;
     }
-    let (folder, good) = (Folder::new(), small());
-    let path = folder.save(&good, "a");
-    let snapshot = Snapshot::load(&path).unwrap();
+    let (_folder, good, path, snapshot) = small_in_file();
     let mut used = Sandbox::from_snapshot(&snapshot).unwrap();
     used.call::<_, ()>("store", (MARK.0, 1)).unwrap();
     let mut fresh = Sandbox::from_snapshot(&snapshot).unwrap();
@@ -49,9 +47,7 @@ fn accesses_of_the_host_find_that_memory_is_gone() {
     if !kvm::usable() {
         return;
     }
-    let (folder, good) = (Folder::new(), small());
-    let path = folder.save(&good, "a");
-    let snapshot = Snapshot::load(&path).unwrap();
+    let (_folder, good, path, snapshot) = small_in_file();
     let mut sandbox = Sandbox::from_snapshot(&snapshot).unwrap();
     assert_eq!(sandbox.call::<_, i32>("load", MARK.0).unwrap(), MARK.1);
     sandbox.write_memory(0, b"written before").unwrap();
@@ -71,10 +67,8 @@ fn a_restore_finds_that_the_file_was_cut_short() {
     if !kvm::usable() {
         return;
     }
-    let (folder, good) = (Folder::new(), small());
-    let path = folder.save(&good, "a");
+    let (_folder, good, path, snapshot) = small_in_file();
     let whole = fs::read(&path).unwrap();
-    let snapshot = Snapshot::load(&path).unwrap();
     let mut sandbox = Sandbox::from_snapshot(&snapshot).unwrap();
     sandbox.call::<_, ()>("store", MARK).unwrap();
     cut(&path, 0);
@@ -102,9 +96,7 @@ fn snapshots_of_copies_are_not_saved_without_their_file() {
     if !kvm::usable() {
         return;
     }
-    let (folder, good) = (Folder::new(), small());
-    let path = folder.save(&good, "a");
-    let snapshot = Snapshot::load(&path).unwrap();
+    let (folder, good, path, snapshot) = small_in_file();
     let mut sandbox = Sandbox::from_snapshot(&snapshot).unwrap();
     sandbox.call::<_, ()>("store", (MARK.0, 1)).unwrap();
     let taken_before = sandbox.snapshot().unwrap();
@@ -158,10 +150,8 @@ fn a_file_that_never_rests_ends_in_errors_alone() {
         return;
     }
     const ROUNDS: usize = 300;
-    let (folder, good) = (Folder::new(), small());
-    let path = folder.save(&good, "a");
+    let (_folder, good, path, snapshot) = small_in_file();
     let whole = fs::read(&path).unwrap();
-    let snapshot = Snapshot::load(&path).unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -189,10 +179,8 @@ fn pages_that_vanish_in_the_middle_of_a_restore_are_errors() {
         return;
     }
     const ROUNDS: usize = 4000;
-    let (folder, good) = (Folder::new(), small());
-    let path = folder.save(&good, "a");
+    let (_folder, _, path, snapshot) = small_in_file();
     let whole = fs::read(&path).unwrap();
-    let snapshot = Snapshot::load(&path).unwrap();
     let mut sandbox = Sandbox::from_snapshot(&snapshot).unwrap();
     let is_over = AtomicBool::new(false);
     let failures = thread::scope(|scope| {
@@ -243,9 +231,7 @@ fn a_file_that_is_overwritten_can_harm_its_copies_alone() {
     if !kvm::usable() {
         return;
     }
-    let (folder, good) = (Folder::new(), small());
-    let path = folder.save(&good, "a");
-    let snapshot = Snapshot::load(&path).unwrap();
+    let (_folder, good, path, snapshot) = small_in_file();
     let length = fs::metadata(&path).unwrap().len() as usize;
     for filling in [0u8, 0xff, 0x41] {
         fs::write(&path, vec![filling; length]).unwrap();

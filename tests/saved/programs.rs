@@ -109,6 +109,14 @@ impl Folder {
     }
 }
 
+/// A folder with a snapshot of [`small`] in a file: the snapshot as it was taken, the file, and what was loaded from it.
+pub(crate) fn small_in_file() -> (Folder, Snapshot, PathBuf, Snapshot) {
+    let (folder, taken) = (Folder::new(), small());
+    let path = folder.save(&taken, "a");
+    let loaded = Snapshot::load(&path).unwrap();
+    (folder, taken, path, loaded)
+}
+
 /// Checks that a snapshot of [`small`] works: the host is sound.
 #[track_caller]
 pub(crate) fn assert_works(snapshot: &Snapshot) {
