@@ -73,6 +73,8 @@ pub struct BootInfo {
     /// Counts changes of where standard input comes from: a kernel that sees another number than when it read ahead drops what
     /// it read.
     pub input_generation: u64,
+    /// Features of the processor that may be used, as [`crate::cpu::FEATURES`] numbers them.
+    pub cpu_features: u64,
 }
 
 /// Bits of [`BootInfo::flags`].
@@ -159,6 +161,20 @@ pub struct HostStatus {
     pub broken_streams: u64,
     /// How many writes that came through the ring have failed, ever. Which ones, the next request about the handle tells.
     pub failed_writes: u64,
+    /// The exception that the handler of [`crate::announce::HANDLER`] is called for.
+    pub exception: Exception,
+}
+
+/// An exception of the processor in ring 3.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Exception {
+    /// Its vector.
+    pub vector: u64,
+    /// The instruction.
+    pub rip: u64,
+    /// For a page fault, the address that was accessed.
+    pub address: u64,
 }
 
 /// Offsets of the fields of [`HostStatus`], for both sides' single-word accesses.
@@ -170,16 +186,18 @@ pub mod status_offset {
     pub const FREE_CHUNKS: u64 = core::mem::offset_of!(HostStatus, free_chunks) as u64;
     /// Of [`HostStatus::broken_streams`].
     pub const BROKEN_STREAMS: u64 = core::mem::offset_of!(HostStatus, broken_streams) as u64;
+    /// Of [`HostStatus::exception`].
+    pub const EXCEPTION: u64 = core::mem::offset_of!(HostStatus, exception) as u64;
     /// Of [`HostStatus::failed_writes`].
     pub const FAILED_WRITES: u64 = core::mem::offset_of!(HostStatus, failed_writes) as u64;
 }
 
 const _: () = {
-    assert!(size_of::<BootInfo>() == 320);
+    assert!(size_of::<BootInfo>() == 328);
     assert!(size_of::<BootInfo>() as u64 <= crate::layout::BOOT_INFO.bytes());
     assert!(core::mem::offset_of!(BootInfo, arguments) == 64);
     assert!(core::mem::offset_of!(BootInfo, clock) == 224 && core::mem::offset_of!(BootInfo, seed_generation) == 272);
-    assert!(size_of::<Span>() == 16 && size_of::<Clock>() == 32 && size_of::<HostStatus>() == 32);
+    assert!(size_of::<Span>() == 16 && size_of::<Clock>() == 32 && size_of::<HostStatus>() == 56);
 };
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub const GLOBAL_SET: u32 = 4;
 pub const MEMORY: u32 = 5;
 /// Take the data as the next part of a module: [`StageArgs`].
 pub const STAGE: u32 = 6;
-/// Instantiate the module that was staged: [`InstantiateArgs`]. Code: the number of the instance.
+/// Instantiate a module that was staged or mapped: [`InstantiateArgs`]. Code: the number of the instance.
 pub const INSTANTIATE: u32 = 7;
 /// Offer the exports of an instance to the imports of those that come after it: [`RegisterArgs`], the name as data.
 pub const REGISTER: u32 = 8;
@@ -80,6 +80,10 @@ pub struct StageArgs {
 pub struct InstantiateArgs {
     /// Fuel for its start function, or [`crate::hypercall::NO_FUEL`].
     pub fuel: u64,
+    /// Where in [`crate::layout::MODULE`] the host has mapped the module, if it was not staged.
+    pub address: u64,
+    /// Bytes of a module that was mapped; 0 for one that was staged.
+    pub bytes: u64,
 }
 
 /// Arguments of [`REGISTER`].
@@ -99,7 +103,7 @@ pub struct ExportHeader {
     /// Bytes of the name.
     pub name_bytes: u32,
     /// Bytes of the type: of a function its signature ([`crate::value::signature`]), of a global or table the letter of its
-    /// value type, of a memory nothing.
+    /// value type, of a memory or tag nothing.
     pub type_bytes: u32,
     /// One of [`export_kind`].
     pub kind: u32,
@@ -121,12 +125,14 @@ pub mod export_kind {
     pub const MEMORY: u32 = 2;
     /// A global.
     pub const GLOBAL: u32 = 3;
+    /// A tag of exceptions.
+    pub const TAG: u32 = 4;
 }
 
 const _: () = {
     assert!(size_of::<CallArgs>() == 24 && size_of::<ExportsArgs>() == 8 && size_of::<ExportArgs>() == 8);
     assert!(
-        size_of::<InstantiateArgs>() == 8
+        size_of::<InstantiateArgs>() == 24
             && size_of::<StageArgs>() == 16
             && size_of::<RegisterArgs>() == 8
             && size_of::<ExportHeader>() == 32

@@ -25,6 +25,9 @@ pub const RETURN: u32 = 6;
 /// A module calls a function of the host: [`HostCallArgs`], its arguments as data ([`crate::value::RawValue`]); answered with
 /// [`HostReturn`], the results as data, or with a status of 1: then the call ends as a trap.
 pub const HOST_CALL: u32 = 7;
+/// Copy a part of a compiled module into a linear memory: [`CopyModuleArgs`]. The host does it with fewer faults than a guest, for
+/// which each page of both is new.
+pub const COPY_MODULE: u32 = 8;
 /// Open a path: [`files::OpenArgs`]; answered with [`files::OpenResult`].
 pub const FILE_OPEN: u32 = 16;
 /// Give a handle back: [`files::HandleArgs`]. The status tells of writes through it that failed and of which nothing was
@@ -61,14 +64,15 @@ pub struct ExitArgs {
     /// The program's exit status for [`exit_kind::EXITED`], a [`trap`] code for [`exit_kind::TRAPPED`], else 0.
     pub code: u32,
     /// Bytes of each of the texts that lie in the data, in this order: the message, the export that was called, the
-    /// last call from the module to the host with its arguments. UTF-8; any may be empty.
+    /// last call from the module to the host with its arguments, the backtrace. UTF-8; any may be empty.
     pub message_bytes: u32,
     /// See [`ExitArgs::message_bytes`].
     pub export_bytes: u32,
     /// See [`ExitArgs::message_bytes`].
     pub last_call_bytes: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// See [`ExitArgs::message_bytes`]. Of each frame of WebAssembly, the innermost first: the index of the function, the offset
+    /// of the instruction in the module or `-`, the name of the function if it has one; blanks between these, a NUL behind.
+    pub backtrace_bytes: u32,
     /// Fuel used by the call, 0 if none was given.
     pub fuel_used: u64,
     /// Time-stamp counter at entry of the kernel, after the module was parsed, after it was instantiated, and now.
@@ -166,6 +170,18 @@ pub struct LinearMemory {
     pub bytes: u64,
 }
 
+/// Arguments of [`COPY_MODULE`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CopyModuleArgs {
+    /// Address in [`crate::layout::MODULE`], within one module.
+    pub from: u64,
+    /// Address in [`crate::layout::LINEAR`], where memory is announced.
+    pub to: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
 /// What came of a command. The data are first `payload_bytes` of what was asked for, then the texts.
 #[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -181,8 +197,8 @@ pub struct ReturnArgs {
     pub message_bytes: u32,
     /// Bytes of the last call from the module to WASI with its arguments.
     pub last_call_bytes: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Bytes of the backtrace, as in [`ExitArgs`].
+    pub backtrace_bytes: u32,
     /// Fuel that a call left; [`NO_FUEL`] if none was given.
     pub fuel_left: u64,
     /// The memory of the instance that the command was about.

@@ -16,6 +16,7 @@
 //!             │   output ring            │ RING_HEAD, _DATA rw-
 //!             │   arguments and so on    │ CONFIG           r--
 //!             │   stack between guards   │ STACK            rw-
+//!             │   announcements          │ ANNOUNCED        rw-
 //! 0x00c0_0000 │   read-ahead of files    │ READ_AHEAD       rw-
 //! 0x00e0_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
 //! 0x0100_0000 │ RAM pool, first part     │ POOL_NEAR        2 MiB chunks of both parts are mapped rw- where the
@@ -26,6 +27,7 @@
 //!                                          0x0200_0000_0000  MEDIUM 64 KiB up to 2 MiB
 //!                                          0x0400_0000_0000  SYSTEM_VIEW  r--, the system area
 //!                                          0x1000_0000_0000  LARGE  2 MiB and more, one slot each
+//!                                          0x4000_0000_0000  LINEAR linear memories of compiled code, as far as announced
 //! ```
 //!
 //! The demand regions are far larger than RAM. A first touch of one of their 2 MiB pages faults into a ring-0 stub, which
@@ -102,7 +104,9 @@ pub const RING_DATA: Region = Region::new(RING_HEAD.end, 256 * 1024);
 /// Arguments, environment and the name of the entry: see [`crate::boot::BootInfo`].
 pub const CONFIG: Region = Region::new(RING_DATA.end + PAGE_BYTES, 1 << 20);
 /// The kernel's stack; the pages before and after it stay unmapped.
-pub const STACK: Region = Region::new(CONFIG.end + PAGE_BYTES, 512 * 1024);
+pub const STACK: Region = Region::new(CONFIG.end + PAGE_BYTES, 1152 * 1024);
+/// What the kernel tells of itself without a hypercall: see [`crate::announce`].
+pub const ANNOUNCED: Region = Region::new(STACK.end + PAGE_BYTES, PAGE_BYTES + 16 * LINEAR_SLOTS);
 
 /// Where the host puts what it reads ahead of files, in windows: see [`crate::hypercall::files::buffer`].
 pub const READ_AHEAD: Region = Region { start: BASE.start + (4 << 20), end: BASE.end };
@@ -153,13 +157,21 @@ pub const LARGE_SLOT_BYTES: u64 = 1 << 37;
 /// How many large allocations can live at once.
 pub const LARGE_SLOTS: u64 = 256;
 
+/// Where the kernel of compiled code reserves address space: linear memories and what guards them. The host maps RAM only inside
+/// of what the kernel announced ([`crate::announce`]), to the byte of a small page.
+pub const LINEAR: Region = Region::new(0x4000_0000_0000, LINEAR_SLOT_BYTES * LINEAR_SLOTS);
+/// Address space of one reservation, which may take several in a row.
+pub const LINEAR_SLOT_BYTES: u64 = 1 << 33;
+/// How many reservations can be made in the life of a VM.
+pub const LINEAR_SLOTS: u64 = 4096;
+
 /// Whether the host maps RAM at `address` when it is touched.
 pub const fn is_demand(address: u64) -> bool {
     HEAP.contains(address) || MEDIUM.contains(address) || LARGE.contains(address)
 }
 
 const _: () = {
-    assert!(FAULT_DOORBELL.end <= IMAGE.start && IMAGE.end <= BASE.start && STACK.end < READ_AHEAD.start);
+    assert!(FAULT_DOORBELL.end <= IMAGE.start && IMAGE.end <= BASE.start && ANNOUNCED.end < READ_AHEAD.start);
     assert!(POOL_NEAR.end <= MODULE.start && RAMDISK.start.is_multiple_of(CHUNK_BYTES));
     // Interrupt controllers lie below 4 GiB.
     assert!(RAMDISK.end <= 0xfec0_0000 && RAMDISK.end <= POOL_FAR.start);
@@ -168,7 +180,10 @@ const _: () = {
     assert!(MODULE.start.is_multiple_of(CHUNK_BYTES) && MIN_RAM_BYTES > BASE.bytes() + 4 * CHUNK_BYTES);
     assert!(MAX_POOL_BYTES < HEAP.bytes() && MAX_POOL_BYTES < MEDIUM.bytes() && MAX_POOL_BYTES < LARGE_SLOT_BYTES);
     assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= SYSTEM_VIEW.start && SYSTEM_VIEW.end <= LARGE.start);
-    assert!(SYSTEM.start.is_multiple_of(CHUNK_BYTES) && SYSTEM.bytes() == CHUNK_BYTES && LARGE.end <= 1 << 46);
+    assert!(SYSTEM.start.is_multiple_of(CHUNK_BYTES) && SYSTEM.bytes() == CHUNK_BYTES && LARGE.end <= LINEAR.start);
+    assert!(
+        LINEAR.end <= 1 << 47 && LINEAR.start.is_multiple_of(LINEAR_SLOT_BYTES) && LINEAR_SLOT_BYTES.is_multiple_of(CHUNK_BYTES)
+    );
     // Tables for as much RAM as there can be, all large slots in use: a directory for each gigabyte and each slot, a
     // pointer table for each half terabyte, and what the fixed part needs.
     assert!(PAGE_TABLES.bytes() / PAGE_BYTES > MAX_POOL_BYTES / (1 << 30) + LARGE_SLOTS + LARGE.bytes() / (1 << 39) + 32);

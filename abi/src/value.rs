@@ -3,7 +3,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A value; its type is known from the signature. Integers and floats are their bits in `low`, the rest zeros; a vector fills
-/// both; a reference is [`NULL`], or the number of an `externref`, or any other number for a `funcref`.
+/// both; a reference is [`NULL`], or the number of an `externref`, or any other number for what is no `externref`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct RawValue {
@@ -35,10 +35,12 @@ pub enum ValueType {
     FuncRef,
     /// Reference to something of the host.
     ExternRef,
+    /// Any other reference: to an object of the module, an exception, or a function of a certain type.
+    OtherRef,
 }
 
 /// All types with their letters.
-const LETTERS: [(ValueType, u8); 7] = [
+const LETTERS: [(ValueType, u8); 8] = [
     (ValueType::I32, b'i'),
     (ValueType::I64, b'I'),
     (ValueType::F32, b'f'),
@@ -46,6 +48,7 @@ const LETTERS: [(ValueType, u8); 7] = [
     (ValueType::V128, b'v'),
     (ValueType::FuncRef, b'c'),
     (ValueType::ExternRef, b'e'),
+    (ValueType::OtherRef, b'o'),
 ];
 
 impl ValueType {
@@ -59,6 +62,7 @@ impl ValueType {
             Self::V128 => b'v',
             Self::FuncRef => b'c',
             Self::ExternRef => b'e',
+            Self::OtherRef => b'o',
         }
     }
 
@@ -77,6 +81,7 @@ impl ValueType {
             Self::V128 => "v128",
             Self::FuncRef => "funcref",
             Self::ExternRef => "externref",
+            Self::OtherRef => "ref",
         }
     }
 }

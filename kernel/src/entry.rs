@@ -6,13 +6,15 @@ use mote_abi::{
     ABI_VERSION,
     boot::{BootInfo, flags},
     layout::{BOOT_INFO, DOORBELL},
-    note::AbiNote,
+    note::{AbiNote, engine},
 };
 
-/// Tells the VMM which contract this image speaks.
+/// Tells the VMM which contract this image speaks, and what it runs.
 #[used]
 #[unsafe(link_section = ".note.mote")]
-static NOTE: AbiNote = AbiNote::new(ABI_VERSION);
+static NOTE: AbiNote = AbiNote::new(ABI_VERSION, ENGINE);
+
+const ENGINE: u32 = if cfg!(feature = "compiled") { engine::COMPILED } else { engine::INTERPRETER };
 
 /// ELF entry. Brings the floating-point units into the state that compiled code expects, then starts the kernel, or lets one
 /// go on that was stopped in a hypercall.

@@ -9,8 +9,14 @@ pub(crate) fn abort(message: &str) -> ! {
     end(exit_kind::PANIC, message.as_bytes())
 }
 
+/// As [`abort`], for a message with details.
+#[cfg(feature = "compiled")]
+pub(crate) fn abort_fmt(message: core::fmt::Arguments<'_>) -> ! {
+    end(exit_kind::PANIC, Line::<1024>::new(message).as_bytes())
+}
+
 fn end(kind: u32, message: &[u8]) -> ! {
-    hypercall::exit(ExitArgs { kind, ..ExitArgs::default() }, [message, &[], &[]])
+    hypercall::exit(ExitArgs { kind, ..ExitArgs::default() }, [message, &[], &[], &[]])
 }
 
 #[panic_handler]

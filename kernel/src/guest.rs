@@ -37,9 +37,7 @@ impl BootInfo {
 
     /// The module file.
     pub(crate) fn module(self) -> &'static [u8] {
-        let bytes = self.0.module_bytes.min(MODULE.bytes()) as usize;
-        // SAFETY: the host maps MODULE read-only for the whole module file.
-        unsafe { core::slice::from_raw_parts(MODULE.start as *const u8, bytes) }
+        mapped_module(MODULE.start, self.0.module_bytes.min(MODULE.bytes())).unwrap_or(&[])
     }
 
     pub(crate) fn arguments(self) -> Strings {
@@ -96,6 +94,7 @@ impl BootInfo {
         self.0.max_wasm_stack_bytes as usize
     }
 
+    #[cfg(not(feature = "compiled"))]
     pub(crate) fn max_wasm_frames(self) -> usize {
         self.0.max_wasm_frames as usize
     }
@@ -110,6 +109,7 @@ impl BootInfo {
     }
 
     /// Whether functions are translated before they are called.
+    #[cfg(not(feature = "compiled"))]
     pub(crate) fn is_eager(self) -> bool {
         self.0.flags & flags::EAGER != 0
     }
@@ -162,6 +162,12 @@ impl BootInfo {
         self.0.streams.get(stream) == Some(&boot::stream_kind::TERMINAL)
     }
 
+    /// Features of the processor, as [`mote_abi::cpu`] numbers them.
+    #[cfg(feature = "compiled")]
+    pub(crate) fn cpu_features(self) -> u64 {
+        self.0.cpu_features
+    }
+
     pub(crate) fn log_level(self) -> u32 {
         self.0.log_level
     }
@@ -172,6 +178,12 @@ impl BootInfo {
         // SAFETY: the field lies in the page of `read`, aligned; volatile, as the host may have renewed it in a hypercall.
         unsafe { ptr::read_volatile(clock as *const Clock) }
     }
+}
+
+/// What the host mapped in the region for modules, and says that it did; `None` for what is not in there.
+pub(crate) fn mapped_module(address: u64, bytes: u64) -> Option<&'static [u8]> {
+    // SAFETY: the host maps read-only what it tells of in MODULE, and never takes it away.
+    MODULE.contains_range(address, bytes).then(|| unsafe { core::slice::from_raw_parts(address as *const u8, bytes as usize) })
 }
 
 /// Strings of the configuration region.

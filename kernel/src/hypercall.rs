@@ -18,15 +18,17 @@ use mote_abi::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+#[cfg(feature = "compiled")]
+use abi::CopyModuleArgs;
+
 use crate::entry;
 
 /// Ends the run. `texts` are cut to what the mailbox holds, the first ones first.
-pub(crate) fn exit(mut arguments: ExitArgs, texts: [&[u8]; 3]) -> ! {
+pub(crate) fn exit(mut arguments: ExitArgs, texts: [&[u8]; 4]) -> ! {
     let mut room = DATA_BYTES;
     let mut at = 0;
-    for (text, bytes) in
-        texts.into_iter().zip([&mut arguments.message_bytes, &mut arguments.export_bytes, &mut arguments.last_call_bytes])
-    {
+    let ExitArgs { message_bytes, export_bytes, last_call_bytes, backtrace_bytes, .. } = &mut arguments;
+    for (text, bytes) in texts.into_iter().zip([message_bytes, export_bytes, last_call_bytes, backtrace_bytes]) {
         let text = text.get(..text.len().min(room)).unwrap_or(&[]);
         write_data(at, text);
         *bytes = text.len() as u32;
@@ -41,15 +43,22 @@ pub(crate) fn exit(mut arguments: ExitArgs, texts: [&[u8]; 3]) -> ! {
 }
 
 /// Tells what came of the last command, with `payload_bytes` of it in the mailbox already, and waits for the next one.
-pub(crate) fn next_command(mut outcome: ReturnArgs, texts: [&[u8]; 2]) -> Response {
+pub(crate) fn next_command(mut outcome: ReturnArgs, texts: [&[u8]; 3]) -> Response {
     let mut at = outcome.payload_bytes as usize;
-    for (text, bytes) in texts.into_iter().zip([&mut outcome.message_bytes, &mut outcome.last_call_bytes]) {
+    let ReturnArgs { message_bytes, last_call_bytes, backtrace_bytes, .. } = &mut outcome;
+    for (text, bytes) in texts.into_iter().zip([message_bytes, last_call_bytes, backtrace_bytes]) {
         let text = text.get(..text.len().min(DATA_BYTES.saturating_sub(at))).unwrap_or(&[]);
         write_data(at, text);
         *bytes = text.len() as u32;
         at += text.len();
     }
     call(abi::RETURN, &outcome)
+}
+
+/// Copies a part of a module into a linear memory; whether the host could.
+#[cfg(feature = "compiled")]
+pub(crate) fn copy_module(arguments: &CopyModuleArgs) -> bool {
+    call(abi::COPY_MODULE, arguments).status == status::OK
 }
 
 /// Calls a function of the host, with its arguments in the mailbox already; `None` if it failed. Its results are in the
@@ -168,7 +177,10 @@ pub(crate) fn note_tidings() {
 static TIDINGS: AtomicU64 = AtomicU64::new(0);
 
 fn call<T: IntoBytes + Immutable>(number: u32, arguments: &T) -> Response {
-    if !matches!(number, abi::DRAIN_OUTPUT | abi::READ_CLOCK | abi::FILE_READ | abi::FILE_WRITE | abi::FILE_CLOSE) {
+    if !matches!(
+        number,
+        abi::DRAIN_OUTPUT | abi::READ_CLOCK | abi::COPY_MODULE | abi::FILE_READ | abi::FILE_WRITE | abi::FILE_CLOSE
+    ) {
         note_tidings();
     }
     ring(&Request::new(number, arguments, 0));

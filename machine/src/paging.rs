@@ -108,12 +108,17 @@ pub struct Mapping {
 
 /// Maps with pages of 4 KiB.
 pub fn map_pages<M: TableMemory>(memory: &mut M, root: u64, mapping: Mapping) -> Result<(), MapError<M::Error>> {
-    map(memory, root, mapping, PAGE_BYTES, 1, Flags::empty())
+    map(memory, root, mapping, PAGE_BYTES, 1, Flags::empty(), Present::Refuse)
+}
+
+/// Maps with pages of 4 KiB where nothing is mapped, and leaves alone what is.
+pub fn map_missing_pages<M: TableMemory>(memory: &mut M, root: u64, mapping: Mapping) -> Result<(), MapError<M::Error>> {
+    map(memory, root, mapping, PAGE_BYTES, 1, Flags::empty(), Present::Keep)
 }
 
 /// Maps with pages of 2 MiB.
 pub fn map_chunks<M: TableMemory>(memory: &mut M, root: u64, mapping: Mapping) -> Result<(), MapError<M::Error>> {
-    map(memory, root, mapping, CHUNK_BYTES, 2, Flags::HUGE_PAGE)
+    map(memory, root, mapping, CHUNK_BYTES, 2, Flags::HUGE_PAGE, Present::Refuse)
 }
 
 /// Whether `address` is mapped. `load` reads the entry at a guest-physical address; an address that it cannot read counts
@@ -130,6 +135,13 @@ pub fn is_mapped(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> 
     true
 }
 
+/// What to do about a page that is mapped already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Present {
+    Refuse,
+    Keep,
+}
+
 /// `leaf` is the level whose entries map pages of `page_bytes`: 1 for 4 KiB, 2 for 2 MiB.
 fn map<M: TableMemory>(
     memory: &mut M,
@@ -138,6 +150,7 @@ fn map<M: TableMemory>(
     page_bytes: u64,
     leaf: u32,
     size: Flags,
+    present: Present,
 ) -> Result<(), MapError<M::Error>> {
     let Mapping { virtual_address, physical_address, bytes, access } = mapping;
     let aligned = (virtual_address | physical_address | bytes).is_multiple_of(page_bytes);
@@ -157,6 +170,9 @@ fn map<M: TableMemory>(
         table = Some(leaf_table);
         let entry = leaf_table + 8 * index(at, leaf);
         if memory.load(entry)? & Flags::PRESENT.bits() != 0 {
+            if present == Present::Keep {
+                continue;
+            }
             return Err(MapError::Present { virtual_address: at });
         }
         memory.store(entry, (physical_address + offset) | flags.bits())?;

@@ -42,6 +42,8 @@ pub struct Frame {
 
 /// Words of a [`Frame`].
 pub const FRAME_WORDS: usize = 8;
+/// Which of them is [`Frame::rip`].
+pub const RIP_WORD: u64 = 3;
 /// Guest address of the [`Frame`].
 pub const FRAME_ADDRESS: u64 = RING0_STACK.end - 8 * FRAME_WORDS as u64;
 

@@ -85,9 +85,9 @@ pub struct Limits {
     pub fuel: Option<u64>,
     /// Wall-clock time from the first instruction of the guest.
     pub deadline: Option<Duration>,
-    /// Stack of WebAssembly values.
+    /// Stack of WebAssembly values, in bytes. Compiled code has 896 KiB at most.
     pub wasm_stack_bytes: u64,
-    /// WebAssembly functions that call each other.
+    /// WebAssembly functions that call each other. Not counted in compiled code, where the stack is the bound.
     pub wasm_frames: u64,
     /// Files, directories and connections of the host that are open at a time, beside those that the program is given.
     pub open_files: usize,

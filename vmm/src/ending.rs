@@ -6,7 +6,7 @@ use mote_abi::{
     hypercall::trap,
     layout::{PAGE_BYTES, STACK},
 };
-use mote_machine::stub::Frame;
+use mote_machine::stub;
 use thiserror::Error;
 
 use crate::confinement::ConfinementError;
@@ -41,6 +41,31 @@ pub struct Trap {
     pub export: String,
     /// The last call from the module to the host, with its arguments; empty if there was none.
     pub last_call: String,
+    /// The functions of WebAssembly that were called, the innermost first, as far as the engine tells: the interpreter does not.
+    pub backtrace: Vec<Frame>,
+}
+
+/// A function in a backtrace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Its index in the module, imports counted.
+    pub function: u32,
+    /// The instruction, as offset in the module's binary format, if that is known.
+    pub module_offset: Option<u64>,
+    /// Its name, if the module has one for it.
+    pub name: Option<String>,
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(offset) = self.module_offset {
+            write!(f, "{offset:#x} ")?;
+        }
+        match &self.name {
+            Some(name) => write!(f, "{name}"),
+            None => write!(f, "function {}", self.function),
+        }
+    }
 }
 
 impl fmt::Display for Trap {
@@ -53,6 +78,9 @@ impl fmt::Display for Trap {
         }
         if !self.last_call.is_empty() {
             write!(f, "; the last call to the host was {}", self.last_call)?;
+        }
+        for frame in &self.backtrace {
+            write!(f, "\n    at {frame}")?;
         }
         Ok(())
     }
@@ -178,8 +206,8 @@ pub struct Exception {
 }
 
 impl Exception {
-    pub(crate) fn new(frame: &Frame, address: u64, registers: Vec<(&'static str, u64)>) -> Self {
-        let Frame { vector, error_code, rip, rsp, rflags, .. } = *frame;
+    pub(crate) fn new(frame: &stub::Frame, address: u64, registers: Vec<(&'static str, u64)>) -> Self {
+        let stub::Frame { vector, error_code, rip, rsp, rflags, .. } = *frame;
         Self { vector, error_code, address, rip, rsp, rflags, registers }
     }
 

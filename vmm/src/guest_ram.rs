@@ -63,7 +63,7 @@ impl GuestRam {
         let warm = |start: u64, bytes: u64| self.near.populate(start - BASE.start, bytes);
         let (heap, memory) = (POOL_NEAR.start, POOL_NEAR.start + CHUNK_BYTES);
         let pool_offset = POOL_NEAR.start - BASE.start;
-        let huge_from = if module_bytes < SMALL_MODULE_BYTES { pool_offset + 2 * CHUNK_BYTES } else { pool_offset };
+        let huge_from = if module_bytes < SMALL_MODULE_BYTES { pool_offset + 3 * CHUNK_BYTES } else { pool_offset };
         self.near.use_huge_pages(huge_from, self.near.bytes().saturating_sub(huge_from));
 
         warm(HOST_STATUS.start, HOST_STATUS.bytes());

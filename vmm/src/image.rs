@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{Cursor, Read},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
@@ -14,7 +15,7 @@ use linux_loader::loader::{Elf, KernelLoader};
 use mote_abi::{
     ABI_VERSION,
     layout::{CHUNK_BYTES, IMAGE, KERNEL_DATA, PAGE_BYTES},
-    note::{NOTE_NAME, NOTE_TYPE_ABI},
+    note::{NOTE_NAME, NOTE_TYPE_ABI, engine},
 };
 use mote_machine::paging::Access;
 use object::{
@@ -24,7 +25,11 @@ use object::{
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
-use crate::memory::{Mapping, MemoryError};
+use crate::{
+    cpu,
+    memory::{Mapping, MemoryError, Pages},
+    module::Module,
+};
 
 /// A kernel image that cannot be used.
 #[derive(Debug, Error)]
@@ -67,6 +72,9 @@ pub enum ImageError {
         /// The address.
         entry: u64,
     },
+    /// There is no kernel for compiled modules in this build.
+    #[error("this program was built without the engine for compiled modules (the feature `compiled`)")]
+    NotBuiltIn,
     /// No host memory for it.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -77,6 +85,8 @@ pub enum ImageError {
 pub(crate) struct Segment {
     pub(crate) start: u64,
     pub(crate) end: u64,
+    /// Bytes of it that the file has; what follows means nothing.
+    filled: u64,
     pub(crate) access: Access,
 }
 
@@ -89,13 +99,15 @@ impl Segment {
 /// A kernel image in memory, shared by all VMs made from it.
 #[derive(Debug)]
 pub struct KernelImage {
-    /// The region [`IMAGE`], which VMs see read-only.
-    mapping: Mapping,
+    /// What VMs see of it read-only, by guest address: the whole region [`IMAGE`], or each segment.
+    mappings: Vec<(u64, Mapping)>,
     segments: Vec<Segment>,
     /// Initial contents of the writable segment, and its size with what starts as zeros.
     data: Vec<u8>,
     data_bytes: u64,
     entry: u64,
+    /// Whether modules have to be compiled for it.
+    runs_compiled: bool,
     /// Of all that a guest sees of it.
     digest: OnceLock<blake3::Hash>,
 }
@@ -108,6 +120,10 @@ const DIGEST_PIECE_BYTES: usize = 128 << 10;
 const HUGE_FROM_BYTES: u64 = 1 << 20;
 
 static EMBEDDED: &[u8] = include_bytes!(env!("MOTE_KERNEL_IMAGE"));
+#[cfg(feature = "compiled")]
+static EMBEDDED_COMPILED: Option<&Pages<[u8]>> = Some(&Pages(*include_bytes!(env!("MOTE_COMPILED_KERNEL_IMAGE"))));
+#[cfg(not(feature = "compiled"))]
+static EMBEDDED_COMPILED: Option<&Pages<[u8]>> = None;
 
 impl KernelImage {
     /// The kernel that was built with this crate; loaded once in a process.
@@ -118,6 +134,22 @@ impl KernelImage {
         }
         let image = Arc::new(Self::from_bytes(EMBEDDED)?);
         Ok(Arc::clone(LOADED.get_or_init(|| image)))
+    }
+
+    /// The kernel for compiled modules that was built with this crate; loaded once in a process. `None` if it was built without.
+    pub fn embedded_compiled() -> Result<Option<Arc<Self>>, ImageError> {
+        static LOADED: OnceLock<Arc<KernelImage>> = OnceLock::new();
+        let Some(pages) = EMBEDDED_COMPILED else { return Ok(None) };
+        if let Some(image) = LOADED.get() {
+            return Ok(Some(Arc::clone(image)));
+        }
+        let image = Arc::new(Self::in_place(pages)?);
+        Ok(Some(Arc::clone(LOADED.get_or_init(|| image))))
+    }
+
+    /// The kernel that is built in for a module.
+    pub(crate) fn embedded_for(module: &Module) -> Result<Arc<Self>, ImageError> {
+        if module.is_compiled() { Self::embedded_compiled()?.ok_or(ImageError::NotBuiltIn) } else { Self::embedded() }
     }
 
     /// A kernel from a file.
@@ -143,17 +175,49 @@ impl KernelImage {
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
         Elf::load(&memory, None, &mut Cursor::new(bytes), None).map_err(|error| ImageError::Malformed(error.to_string()))?;
         Ok(Self {
-            mapping,
+            mappings: vec![(IMAGE.start, mapping)],
             segments: plan.segments,
             data: plan.data,
             data_bytes: plan.data_bytes,
             entry: plan.entry,
+            runs_compiled: plan.runs_compiled,
             digest: OnceLock::new(),
         })
     }
 
-    pub(crate) fn mapping(&self) -> &Mapping {
-        &self.mapping
+    /// A kernel whose read-only segments are used where they are, in the program: nothing is copied, and all processes share it.
+    #[cfg_attr(not(feature = "compiled"), allow(dead_code, reason = "the other kernel gets huge pages"))]
+    fn in_place(pages: &'static Pages<[u8]>) -> Result<Self, ImageError> {
+        let plan = Plan::parse(&pages.0)?;
+        let malformed = || ImageError::Malformed("a segment does not begin on a page of the file".into());
+        // Segments that lie side by side in the file as they do in the guest are one mapping, and so one memory slot.
+        let mut runs: Vec<(u64, Range<usize>)> = Vec::new();
+        for (segment, part) in plan.segments.iter().zip(&plan.parts) {
+            let distance = |start: u64, run: &Range<usize>| (segment.start.checked_sub(start), part.start.checked_sub(run.start));
+            match runs.last_mut() {
+                Some((start, run)) if matches!(distance(*start, run), (Some(a), Some(b)) if a == b as u64) => run.end = part.end,
+                _ => runs.push((segment.start, part.clone())),
+            }
+        }
+        let map = |(start, part): (u64, Range<usize>)| {
+            let mapping = Mapping::of_pages(pages, &part).ok_or_else(malformed)?;
+            mapping.populate_to_read(0, mapping.bytes());
+            Ok((start, mapping))
+        };
+        let mappings = runs.into_iter().map(map).collect::<Result<_, ImageError>>()?;
+        Ok(Self {
+            mappings,
+            segments: plan.segments,
+            data: plan.data,
+            data_bytes: plan.data_bytes,
+            entry: plan.entry,
+            runs_compiled: plan.runs_compiled,
+            digest: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn mappings(&self) -> &[(u64, Mapping)] {
+        &self.mappings
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {
@@ -168,6 +232,16 @@ impl KernelImage {
         self.data_bytes
     }
 
+    /// Whether it runs compiled modules, and no others.
+    pub fn runs_compiled(&self) -> bool {
+        self.runs_compiled
+    }
+
+    /// The features of the processor that it is told of: an interpreter uses none.
+    pub(crate) fn cpu_features(&self) -> u64 {
+        if self.runs_compiled { cpu::features() } else { 0 }
+    }
+
     pub(crate) fn entry(&self) -> u64 {
         self.entry
     }
@@ -179,17 +253,19 @@ impl KernelImage {
             // It hashes parts of 16 KiB side by side, if they come in one piece and begin at a multiple of 1 KiB.
             let mut piece = vec![0; DIGEST_PIECE_BYTES];
             for segment in &self.segments {
-                for at in (segment.start..segment.end).step_by(piece.len()) {
-                    let bytes = usize::try_from(segment.end - at).unwrap_or(usize::MAX).min(piece.len());
+                let end = segment.start + segment.filled;
+                for at in (segment.start..end).step_by(piece.len()) {
+                    let bytes = usize::try_from(end - at).unwrap_or(usize::MAX).min(piece.len());
                     let Some(piece) = piece.get_mut(..bytes) else { continue };
-                    // Segments lie in the mapping.
-                    let _inside = self.mapping.read(at - IMAGE.start, piece);
+                    // Each segment lies in a mapping, and begins no page that it does not fill.
+                    let mapping = self.mappings.iter().rev().find(|(start, _)| *start <= at);
+                    let _inside = mapping.map(|(start, mapping)| mapping.read(at - start, piece));
                     hasher.update(piece);
                 }
             }
             hasher.update(&self.data);
             // What tells where each part ends.
-            for Segment { start, end, access } in &self.segments {
+            for Segment { start, end, access, .. } in &self.segments {
                 hasher
                     .update(&start.to_le_bytes())
                     .update(&end.to_le_bytes())
@@ -205,9 +281,12 @@ impl KernelImage {
 /// What loading will do, checked.
 struct Plan {
     segments: Vec<Segment>,
+    /// Where each of them lies in the file.
+    parts: Vec<Range<usize>>,
     data: Vec<u8>,
     data_bytes: u64,
     entry: u64,
+    runs_compiled: bool,
 }
 
 impl Plan {
@@ -218,9 +297,10 @@ impl Plan {
         if header.e_machine(LittleEndian) != elf::EM_X86_64 || header.e_type(LittleEndian) != elf::ET_EXEC {
             return Err(ImageError::Malformed("it is not a static executable for x86-64".into()));
         }
-        check_version(&file, bytes)?;
+        let runs_compiled = check_note(&file, bytes)? == engine::COMPILED;
 
-        let mut plan = Self { segments: Vec::new(), data: Vec::new(), data_bytes: 0, entry: header.e_entry(LittleEndian) };
+        let entry = header.e_entry(LittleEndian);
+        let mut plan = Self { segments: Vec::new(), parts: Vec::new(), data: Vec::new(), data_bytes: 0, entry, runs_compiled };
         let mut taken: Vec<(u64, u64)> = Vec::new();
         for (index, segment) in file.elf_program_headers().iter().enumerate() {
             if segment.p_type(LittleEndian) != elf::PT_LOAD {
@@ -244,8 +324,12 @@ impl Plan {
                 return Err(refuse("overlaps another"));
             }
             taken.push((start, end));
-            plan.add(segment.p_flags(LittleEndian), Segment { start, end, access: Access::UserRead }, contents, memory_bytes)
-                .map_err(refuse)?;
+            let filled = contents.len() as u64;
+            let (offset, _) = segment.file_range(LittleEndian);
+            let part = usize::try_from(offset).map(|offset| offset..offset.saturating_add(contents.len()));
+            let part = part.map_err(|_| refuse("lies beyond the end of the file"))?;
+            let segment_of = Segment { start, end, filled, access: Access::UserRead };
+            plan.add(segment.p_flags(LittleEndian), segment_of, contents, part, memory_bytes).map_err(refuse)?;
         }
         let executable =
             |segment: &Segment| segment.access == Access::UserReadExecute && (segment.start..segment.end).contains(&plan.entry);
@@ -260,6 +344,7 @@ impl Plan {
         flags: elf::ProgramFlags,
         segment: Segment,
         contents: &[u8],
+        part: Range<usize>,
         memory_bytes: u64,
     ) -> Result<(), &'static str> {
         let range = (segment.start, segment.bytes());
@@ -277,26 +362,35 @@ impl Plan {
             (false, executable) => {
                 let access = if executable { Access::UserReadExecute } else { Access::UserRead };
                 self.segments.push(Segment { access, ..segment });
+                self.parts.push(part);
             }
         }
         Ok(())
     }
 }
 
-fn check_version(file: &ElfFile64<'_, LittleEndian>, bytes: &[u8]) -> Result<(), ImageError> {
+/// The engine that the image has, if it is of the right version.
+fn check_note(file: &ElfFile64<'_, LittleEndian>, bytes: &[u8]) -> Result<u32, ImageError> {
     let malformed = |error: object::Error| ImageError::Malformed(error.to_string());
     for segment in file.elf_program_headers() {
         let Some(mut notes) = segment.notes(LittleEndian, bytes).map_err(malformed)? else { continue };
         while let Some(note) = notes.next().map_err(malformed)? {
             let ours = note.name() == NOTE_NAME.strip_suffix(b"\0").unwrap_or(&NOTE_NAME)
                 && note.n_type(LittleEndian) == elf::NoteType(NOTE_TYPE_ABI);
-            if let (true, Ok(version)) = (ours, note.desc().try_into()) {
-                return match u32::from_le_bytes(version) {
-                    ABI_VERSION => Ok(()),
-                    found => Err(ImageError::Version { found }),
+            // Version 3 and earlier had no engine.
+            if let (true, (Some(version), engine)) = (ours, (word(note.desc(), 0), word(note.desc(), 1))) {
+                return match (version, engine) {
+                    (ABI_VERSION, Some(engine @ (engine::INTERPRETER | engine::COMPILED))) => Ok(engine),
+                    (ABI_VERSION, _) => Err(ImageError::Malformed("its ABI note names no engine".into())),
+                    (found, _) => Err(ImageError::Version { found }),
                 };
             }
         }
     }
     Err(ImageError::NoVersion)
+}
+
+/// The 32-bit word number `index` of a note.
+fn word(descriptor: &[u8], index: usize) -> Option<u32> {
+    descriptor.as_chunks().0.get(index).map(|bytes| u32::from_le_bytes(*bytes))
 }

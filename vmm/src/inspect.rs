@@ -1,6 +1,7 @@
 //! What a module imports, exports and needs: the one part of this crate that parses module bytes on the host.
 //!
-//! For people who wonder whether a module will run; running does not come through here.
+//! For people who wonder whether a module will run, and for the command that has to choose an engine for one; the library does not
+//! come through here when it runs modules.
 
 use std::path::Path;
 
@@ -107,8 +108,10 @@ pub fn inspect(path: &Path) -> Result<Inspection, ModuleError> {
 /// The same for the binary format. Never fails: what is wrong is an obstacle.
 pub fn inspect_binary(bytes: &[u8]) -> Inspection {
     let mut inspection = Inspection::default();
-    if let Err(error) = Validator::new_with_features(engine_features()).validate_all(bytes) {
-        inspection.obstacles.push(format!("it is not valid, or needs a proposal that the engine lacks: {error}"));
+    let valid = |features| Validator::new_with_features(features).validate_all(bytes);
+    let compiles = cfg!(feature = "compiled") && valid(COMPILED_FEATURES).is_ok();
+    if let (Err(error), false) = (valid(engine_features()), compiles) {
+        inspection.obstacles.push(format!("it is not valid, or needs a proposal that no engine here has: {error}"));
     }
     // What precedes an error is still worth showing.
     if let Err(error) = inspection.collect(bytes) {
@@ -117,6 +120,9 @@ pub fn inspect_binary(bytes: &[u8]) -> Inspection {
     inspection.obstacles.dedup();
     inspection
 }
+
+/// What compiled code can have: `wasmtime-config/` says the same to compiler and kernel.
+const COMPILED_FEATURES: WasmFeatures = WasmFeatures::WASM3.difference(WasmFeatures::THREADS);
 
 /// What the interpreter in the kernel has.
 fn engine_features() -> WasmFeatures {
@@ -135,6 +141,23 @@ fn engine_features() -> WasmFeatures {
         | WasmFeatures::MEMORY64
         | WasmFeatures::SIMD
         | WasmFeatures::RELAXED_SIMD
+}
+
+/// What of a module, in binary format, the interpreter cannot run, but compiled code can: a proposal that shows outside of the
+/// bodies of its functions, as exceptions and GC do. Bodies are not looked at: that is the guest's work.
+pub fn interpreter_lacks(bytes: &[u8]) -> Option<String> {
+    let error = check_declarations(bytes, engine_features()).err()?;
+    check_declarations(bytes, COMPILED_FEATURES).ok()?;
+    Some(error.message().into())
+}
+
+/// Validates everything but the bodies of functions.
+fn check_declarations(bytes: &[u8], features: WasmFeatures) -> wasmparser::Result<()> {
+    let mut validator = Validator::new_with_features(features);
+    for payload in Parser::new(0).parse_all(bytes) {
+        validator.payload(&payload?)?;
+    }
+    Ok(())
 }
 
 impl Inspection {

@@ -361,11 +361,15 @@
 //! each for output, standard input, files, sockets, waiting and clocks, or a function of the host. What the guest says is an
 //! allegation everywhere: it is copied in, checked, and answered or refused, and no value of it can make this crate panic.
 
+#[cfg(feature = "compiled")]
+mod compile;
 mod config;
 mod confinement;
 mod control;
+mod cpu;
 mod directory;
 mod ending;
+mod engine;
 mod exit;
 mod guest_io;
 mod guest_ram;
@@ -388,6 +392,11 @@ mod tables;
 mod vcpu;
 mod vm;
 
+#[cfg(feature = "compiled")]
+pub use compile::{
+    Artifact, ArtifactCache, ArtifactError, CacheEntry, CacheError, CacheKey, CompileError, CompileLimits, CompileOptions,
+    CompileProgress, CpuFeatures, TargetCpu, UnknownTargetCpu, WASMTIME_VERSION, compile,
+};
 pub use config::{
     ClockSource, Config, ConfigError, Entry, Input, InputCallback, Limits, LogLevel, Output, OutputCallback, SharedBuffer,
     Translation,
@@ -395,7 +404,10 @@ pub use config::{
 pub use confinement::{Confinement, ConfinementError, ConfinementSupport, Layer};
 pub use control::InterruptHandle;
 pub use directory::{Access, Directory, DirectoryError};
-pub use ending::{Ending, Exception, GuestFault, HostFailure, Rejection, Trap, TrapKind};
+pub use ending::{Ending, Exception, Frame, GuestFault, HostFailure, Rejection, Trap, TrapKind};
+#[cfg(feature = "compiled")]
+pub use engine::CompiledOptions;
+pub use engine::{Engine, EngineError};
 pub use image::{ImageError, KernelImage};
 pub use kvm::{KvmError, open as open_kvm};
 pub use memory::MemoryError;
@@ -404,8 +416,8 @@ pub use mote_abi::value::ValueType;
 pub use ramdisk::{Ramdisk, RamdiskError};
 pub use sandbox::{
     AccessError, BuildError, CallError, Caller, Checkout, CopyBuilder, Export, ExportType, Func, FuncRef, FuncType, HostClosure,
-    HostError, HostReturned, Instance, LoadError, Poison, Pool, PoolError, PoolOptions, PoolStats, Pooled, Progress, Sandbox,
-    SandboxBuilder, SandboxState, Snapshot, SnapshotError, SnapshotInfo, Value, WasmType, WasmValues,
+    HostError, HostReturned, Instance, LoadError, LoadOptions, OtherRef, Poison, Pool, PoolError, PoolOptions, PoolStats, Pooled,
+    Progress, Sandbox, SandboxBuilder, SandboxState, Snapshot, SnapshotError, SnapshotInfo, Value, WasmType, WasmValues,
 };
 pub use stats::{Counters, ExitCounts, Phases, Stats};
 pub use vm::{Report, Vm, VmError};

@@ -13,7 +13,8 @@ use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use mote_abi::{
     ABI_VERSION,
     boot::{BOOT_MAGIC, BootInfo, flags, stream_kind},
-    layout::{BASE, BOOT_INFO, CONFIG, KERNEL_DATA, PAGE_BYTES},
+    hypercall::CopyModuleArgs,
+    layout::{BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, KERNEL_DATA, LINEAR, MODULE, PAGE_BYTES},
     ring::Stream,
 };
 use rustix::fs::FileType;
@@ -27,7 +28,7 @@ use crate::{
     ending::{Ending, HostFailure},
     guest_ram::GuestRam,
     image::KernelImage,
-    module::Module,
+    module::{Module, PlacedModule},
     pagemap::PageMap,
     ram_image::{self, Idle, RamImage, Restored},
     ramdisk::Ramdisk,
@@ -66,7 +67,6 @@ pub(crate) struct Machine {
     seeded: bool,
     config_bytes: u64,
     kernel: Arc<KernelImage>,
-    _module: Option<Arc<Module>>,
     ramdisk: Option<Arc<Ramdisk>>,
 }
 
@@ -77,6 +77,16 @@ pub(crate) enum Purpose {
     Run,
     /// Waits for commands.
     Serve,
+}
+
+/// What came of a copy out of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copied {
+    Whole,
+    /// There is no RAM for the rest, or the run is to end.
+    InPart,
+    /// No kernel of ours asks for it.
+    Impossible,
 }
 
 /// A machine at rest: stopped in a hypercall, with nothing on its way.
@@ -96,6 +106,8 @@ pub(crate) struct MachineImage {
     pub(crate) ring_tail: u64,
     pub(crate) kernel: Arc<KernelImage>,
     pub(crate) ramdisk: Option<Arc<Ramdisk>>,
+    /// The modules that the guest has mapped, as far as it needs them still.
+    pub(crate) modules: Vec<PlacedModule>,
     /// The pages that the first copy wrote in its first call: others will do the same, and are given them ahead of that.
     pub(crate) working_set: OnceLock<Vec<Range<u64>>>,
 }
@@ -110,17 +122,27 @@ impl Machine {
         kvm: &Kvm,
         kernel: &Arc<KernelImage>,
         module: &Arc<Module>,
-        config: Config,
+        mut config: Config,
         host_functions: &[String],
         purpose: Purpose,
     ) -> Result<Self, VmError> {
         let started = Instant::now();
         config.check()?;
+        if kernel.runs_compiled() != module.is_compiled() {
+            return Err(VmError::OtherEngine { runs_compiled: kernel.runs_compiled() });
+        }
+        if module.is_compiled() && config.limits.fuel.is_some() && !module.counts_fuel() {
+            return Err(VmError::NoFuel);
+        }
+        // Code that counts fuel has to be given some.
+        if module.counts_fuel() {
+            config.limits.fuel.get_or_insert(u64::MAX);
+        }
         let strings = config.strings(host_functions)?;
         let ram = GuestRam::new(config.limits.ram_bytes)?;
         let ramdisk = config.ramdisk.clone();
         let sizes = Sizes {
-            module_bytes: module.bytes(),
+            module: module.sizes(),
             ramdisk_bytes: ramdisk.as_ref().map_or(0, |ramdisk| ramdisk.bytes()),
             config_bytes: strings.bytes.len() as u64,
         };
@@ -128,14 +150,17 @@ impl Machine {
         ram.memory().write_slice(kernel.data(), GuestAddress(KERNEL_DATA.start)).map_err(|error| machine(&error))?;
         ram.memory().write_slice(&strings.bytes, GuestAddress(CONFIG.start)).map_err(|error| machine(&error))?;
         ram.warm(module.bytes());
+        module.warm();
 
         let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
-        let slots = Slots::add(&vm, &ram, kernel, Some(module), ramdisk.as_deref(), ram.near.bytes())
+        let slots = Slots::add(&vm, &ram, kernel, &[PlacedModule::first(module)], ramdisk.as_deref(), ram.near.bytes())
             .map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
         let demand = DemandService::new(tables, slots, &vm, &ram).map_err(|error| machine(&error))?;
-        let (vcpu, entry) = vcpu::create(&vm, kernel.entry()).map_err(VmError::create("setting up the vCPU"))?;
+        let (vcpu, entry) =
+            vcpu::create(&vm, kernel.entry(), kernel.cpu_features()).map_err(VmError::create("setting up the vCPU"))?;
         let clock = ClockService::new(&vcpu, ClockOrigin::new(config.clock)).map_err(|error| machine(&error))?;
         let boot = boot_info(&config, &strings, &sizes, &ram, &clock, purpose)?;
+        let boot = BootInfo { cpu_features: kernel.cpu_features(), ..boot };
         ram.memory().write_slice(boot.as_bytes(), GuestAddress(BOOT_INFO.start)).map_err(|error| machine(&error))?;
 
         let seeded = config.random_seed.is_some();
@@ -160,7 +185,6 @@ impl Machine {
             seeded,
             config_bytes: sizes.config_bytes,
             kernel: Arc::clone(kernel),
-            _module: Some(Arc::clone(module)),
             ramdisk,
         })
     }
@@ -175,10 +199,11 @@ impl Machine {
         ram.populate(hint);
         let (kernel, ramdisk) = (Arc::clone(&image.kernel), image.ramdisk.clone());
         let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
-        let slots = Slots::add(&vm, &ram, &kernel, None, ramdisk.as_deref(), image.demand.near_bytes())
+        let slots = Slots::add(&vm, &ram, &kernel, &image.modules, ramdisk.as_deref(), image.demand.near_bytes())
             .map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
         let demand = DemandService::resumed(slots, &vm, &ram, &image.demand).map_err(|error| machine(&error))?;
-        let (vcpu, entry) = vcpu::create(&vm, kernel.entry()).map_err(VmError::create("setting up the vCPU"))?;
+        let (vcpu, entry) =
+            vcpu::create(&vm, kernel.entry(), kernel.cpu_features()).map_err(VmError::create("setting up the vCPU"))?;
         let clock = ClockService::new(&vcpu, image.clock).map_err(|error| machine(&error))?;
         let log_level = config.log_level as u32;
         let Services { control, stdin, files, mut output } = Services::new(config)?;
@@ -202,7 +227,6 @@ impl Machine {
             seeded: image.seeded,
             config_bytes: image.config_bytes,
             kernel,
-            _module: None,
             ramdisk,
         };
         resumed.renew_boot_info()?;
@@ -224,6 +248,7 @@ impl Machine {
             ring_tail: self.output.tail(),
             kernel: Arc::clone(&self.kernel),
             ramdisk: self.ramdisk.clone(),
+            modules: self.demand.modules().filter(|placed| placed.module.is_compiled()).cloned().collect(),
             working_set: OnceLock::new(),
         })
     }
@@ -261,6 +286,62 @@ impl Machine {
         same_kernel && same_ramdisk && self.ram.pool_bytes + BASE.bytes() == image.ram_bytes
     }
 
+    /// Whether modules have to be compiled for this machine.
+    pub(crate) fn runs_compiled(&self) -> bool {
+        self.kernel.runs_compiled()
+    }
+
+    /// Whether its engine counts fuel.
+    pub(crate) fn counts_fuel(&self) -> bool {
+        self.boot.flags & flags::FUEL != 0
+    }
+
+    /// Maps another compiled module, and tells where.
+    pub(crate) fn add_module(&mut self, module: &Arc<Module>) -> Result<u64, VmError> {
+        let address = match self.demand.modules().next_back() {
+            Some(last) => last.next_address(module.bytes()),
+            None => Some(MODULE.start),
+        };
+        let address = address.ok_or_else(|| machine(&"there is no room for another module"))?;
+        let placed = PlacedModule { address, module: Arc::clone(module) };
+        self.demand.add_module(&self.vm, &self.ram, &placed)?;
+        Ok(address)
+    }
+
+    /// Copies a part of a compiled module into linear memory, and gives it the RAM for that; whether there are both.
+    pub(crate) fn copy_module(&mut self, arguments: &CopyModuleArgs) -> Result<Copied, HostFailure> {
+        const PIECE_BYTES: u64 = 256 << 10;
+        let CopyModuleArgs { from, to, bytes } = *arguments;
+        let holds = |placed: &&PlacedModule| {
+            let offset = from.checked_sub(placed.address);
+            offset.and_then(|offset| offset.checked_add(bytes)).is_some_and(|end| end <= placed.module.bytes())
+        };
+        let Some(placed) = self.demand.modules().find(holds).cloned() else { return Ok(Copied::Impossible) };
+        if !LINEAR.contains_range(to, bytes) {
+            return Ok(Copied::Impossible);
+        }
+        let (mut done, mut buffer) = (0, vec![0; usize::try_from(PIECE_BYTES.min(bytes)).unwrap_or(0)]);
+        while done < bytes {
+            let at = to + done;
+            // No piece crosses the end of a chunk.
+            let length = PIECE_BYTES.min(bytes - done).min(CHUNK_BYTES - at % CHUNK_BYTES);
+            let Some(piece) = usize::try_from(length).ok().and_then(|length| buffer.get_mut(..length)) else {
+                return Ok(Copied::Impossible);
+            };
+            if !self.demand.is_announced(&self.ram, at, length)? {
+                return Ok(Copied::Impossible);
+            }
+            if self.control.stop_reason().is_some() || !self.demand.ensure(&self.vm, &self.ram, at)? {
+                return Ok(Copied::InPart);
+            }
+            let Some(ram_address) = self.demand.translate(at) else { return Ok(Copied::Impossible) };
+            let copied = placed.module.mapping().read_carefully(from - placed.address + done, piece);
+            copied.and_then(|()| self.ram.write_pool(ram_address, piece)).map_err(|_| HostFailure::MemoryGone)?;
+            done += length;
+        }
+        Ok(Copied::Whole)
+    }
+
     /// Notes what was written since the machine began with `image`, for those that come after it.
     pub(crate) fn note_working_set(&self, page_map: &PageMap, image: &MachineImage) {
         image.working_set.get_or_init(|| {
@@ -292,6 +373,10 @@ impl Machine {
             idle.clear();
             Restored::default()
         };
+        // Those that are interpreted the guest has in its RAM.
+        if self.runs_compiled() {
+            self.demand.set_modules(&self.vm, &image.modules)?;
+        }
         vcpu::reset(&mut self.vcpu, &self.entry).map_err(VmError::create("setting up the vCPU"))?;
         self.demand.restore(&self.vm, &self.ram, &image.demand, !shares).map_err(|error| machine(&error))?;
         self.demand.set_kept_end(restored.private_end);
@@ -375,7 +460,7 @@ fn boot_info(
         magic: BOOT_MAGIC,
         version: ABI_VERSION,
         flags,
-        module_bytes: sizes.module_bytes,
+        module_bytes: sizes.module.bytes,
         ram_bytes: ram.pool_bytes + BASE.bytes(),
         max_wasm_memory_bytes: limits.wasm_memory_bytes.unwrap_or(u64::MAX),
         fuel: limits.fuel.unwrap_or(0),
@@ -400,6 +485,7 @@ fn boot_info(
         max_instances: limits.instances,
         reserved_too: 0,
         input_generation: 0,
+        cpu_features: 0,
     })
 }
 

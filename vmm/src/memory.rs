@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
 };
@@ -49,11 +50,17 @@ pub(crate) type Page = [u8; PAGE];
 /// Of one that nobody has written.
 pub(crate) const ZERO_PAGE: Page = [0; PAGE];
 
+/// Bytes of the program that begin on a page, and have the last one to its end.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub(crate) struct Pages<B: ?Sized>(pub(crate) B);
+
 /// A private mapping that lives as long as this value.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     /// Of the whole mapping.
     start: NonNull<u8>,
+    /// What is unmapped in the end; 0 for what is part of the program.
     mapped_bytes: usize,
     /// From `start` to the part that is used.
     offset: usize,
@@ -83,6 +90,14 @@ impl Mapping {
         Ok(Self { start, mapped_bytes, offset, bytes: used_bytes })
     }
 
+    /// The pages of the program in which a part of `pages` lies, read-only; `None` if it does not begin on a page.
+    pub(crate) fn of_pages(pages: &'static Pages<[u8]>, part: &Range<usize>) -> Option<Self> {
+        let bytes = part.end.checked_next_multiple_of(PAGE)?.checked_sub(part.start)?;
+        let inside = part.start.checked_add(bytes)? <= size_of_val(pages);
+        let start = NonNull::from(pages.0.get(part.start..)?).cast::<u8>();
+        (inside && part.start.is_multiple_of(PAGE)).then_some(Self { start, mapped_bytes: 0, offset: 0, bytes })
+    }
+
     /// A file from its beginning, read-only. Later changes of the file by others may or may not be seen.
     pub(crate) fn file(what: &'static str, file: BorrowedFd<'_>, bytes: u64) -> Result<Self, MemoryError> {
         Self::part_of_file(what, file, 0, bytes)
@@ -99,6 +114,20 @@ impl Mapping {
         let start = NonNull::new(start.map_err(|errno| error(errno.into()))?.cast::<u8>())
             .ok_or_else(|| error(io::ErrorKind::OutOfMemory.into()))?;
         Ok(Self { start, mapped_bytes: used_bytes, offset: 0, bytes: used_bytes })
+    }
+
+    /// Writes all of it. That its file was cut short meanwhile is an error.
+    pub(crate) fn write_to(&self, to: &mut impl io::Write) -> io::Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < self.bytes() {
+            let length = usize::try_from(self.bytes() - at).unwrap_or(usize::MAX).min(buffer.len());
+            let part = buffer.get_mut(..length).unwrap_or(&mut []);
+            self.read_carefully(at, part)?;
+            to.write_all(part)?;
+            at += length as u64;
+        }
+        Ok(())
     }
 
     /// Where the used part begins in this process.
@@ -124,6 +153,11 @@ impl Mapping {
     /// Makes the pages of a part present, so that the guest's first touch of each costs less. Failing is no error.
     pub(crate) fn populate(&self, offset: u64, bytes: u64) {
         self.advise(offset, bytes, Advice::LinuxPopulateWrite);
+    }
+
+    /// Makes a range of a file present, as far as it is in the host's memory; that it is not is no error.
+    pub(crate) fn populate_to_read(&self, offset: u64, bytes: u64) {
+        self.advise(offset, bytes, Advice::LinuxPopulateRead);
     }
 
     fn advise(&self, offset: u64, bytes: u64, advice: Advice) {
@@ -352,6 +386,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
+        if self.mapped_bytes == 0 {
+            return;
+        }
         // SAFETY: the mapping was made by this value, and by the contract of `region` nothing refers to it any more.
         let result = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.mapped_bytes) };
         debug_assert!(result.is_ok(), "unmapping what was mapped");

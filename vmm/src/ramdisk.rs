@@ -91,20 +91,6 @@ impl Ramdisk {
         Ok(Arc::new(Self { mapping: Mapping::part_of_file("the ramdisk", file.as_fd(), from, bytes)?, bytes }))
     }
 
-    /// Writes the archive. That its file was cut short meanwhile is an error.
-    pub(crate) fn write_to(&self, to: &mut impl io::Write) -> io::Result<()> {
-        let mut buffer = vec![0; 1 << 20];
-        let mut at = 0;
-        while at < self.bytes {
-            let length = usize::try_from(self.bytes - at).unwrap_or(usize::MAX).min(buffer.len());
-            let part = buffer.get_mut(..length).unwrap_or(&mut []);
-            self.mapping.read_carefully(at, part)?;
-            to.write_all(part)?;
-            at += length as u64;
-        }
-        Ok(())
-    }
-
     /// Size of the archive in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes

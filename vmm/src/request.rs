@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use mote_abi::{
     hypercall::{
-        self, ExitArgs, FOREVER_NS, HostCallArgs, LinearMemory, NO_FUEL, ReadStdinArgs, ReturnArgs, WaitArgs, exit_kind,
+        self, CopyModuleArgs, ExitArgs, FOREVER_NS, HostCallArgs, LinearMemory, NO_FUEL, ReadStdinArgs, ReturnArgs, WaitArgs,
+        exit_kind,
         files::{Interest, MAX_INTERESTS},
         return_kind,
     },
@@ -17,10 +18,12 @@ use mote_abi::{
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use crate::ending::{Ending, GuestFault, Rejection, Trap, TrapKind};
+use crate::ending::{Ending, Frame, GuestFault, Rejection, Trap, TrapKind};
 
 pub(crate) use files::{Area, Change, FileRequest, Open, PathOperation, Times, Transfer};
 
+/// Most frames of a backtrace.
+const MAX_FRAMES: usize = 100;
 /// Longest text that is taken from a guest.
 const MAX_TEXT_BYTES: usize = 16 << 10;
 
@@ -35,6 +38,7 @@ pub(crate) enum Request {
     File(FileRequest),
     Return(Box<Returned>),
     HostCall(HostCall),
+    CopyModule(CopyModuleArgs),
 }
 
 /// What came of a command.
@@ -119,6 +123,7 @@ impl Request {
                 Ok(Self::Wait { timeout, interests: interests(arguments.interests, data)? })
             }
             hypercall::READ_CLOCK => Ok(Self::ReadClock),
+            hypercall::COPY_MODULE => Ok(Self::CopyModule(raw.arguments().ok_or_else(no_arguments)?)),
             hypercall::RETURN => {
                 let arguments: ReturnArgs = raw.arguments().ok_or_else(no_arguments)?;
                 Returned::decode(&arguments, data).map(|returned| Self::Return(Box::new(returned)))
@@ -157,13 +162,33 @@ struct Texts<D> {
 impl<D: Fn(usize, usize) -> Result<Vec<u8>, GuestFault>> Texts<D> {
     /// The next one, of `bytes` bytes.
     fn next(&mut self, bytes: u32) -> Result<String, GuestFault> {
+        self.bytes(bytes).map(|bytes| printable(&bytes))
+    }
+
+    /// The same for a backtrace.
+    fn backtrace(&mut self, bytes: u32) -> Result<Vec<Frame>, GuestFault> {
+        let bytes = self.bytes(bytes)?;
+        let frames = bytes.split_inclusive(|byte| *byte == 0).filter_map(|text| frame(text.strip_suffix(&[0])?));
+        Ok(frames.take(MAX_FRAMES).collect())
+    }
+
+    fn bytes(&mut self, bytes: u32) -> Result<Vec<u8>, GuestFault> {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         let end = self.at.checked_add(bytes).filter(|end| *end <= DATA_BYTES);
         let end = end.ok_or_else(|| GuestFault::BadRequest("texts longer than the mailbox".into()))?;
         let contents = (self.data)(self.at, bytes.min(MAX_TEXT_BYTES))?;
         self.at = end;
-        Ok(printable(&contents))
+        Ok(contents)
     }
+}
+
+/// A frame of a backtrace; `None` if this is none.
+fn frame(text: &[u8]) -> Option<Frame> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (function, rest) = text.split_once(' ')?;
+    let (offset, name) = rest.split_once(' ')?;
+    let name = Some(printable(name.as_bytes())).filter(|name| !name.is_empty());
+    Some(Frame { function: function.parse().ok()?, module_offset: offset.parse().ok(), name })
 }
 
 fn trap_kind(code: u32) -> Result<TrapKind, GuestFault> {
@@ -179,10 +204,12 @@ impl Returned {
         let mut texts = Texts { at: payload_bytes, data: &data };
         let message = texts.next(arguments.message_bytes)?;
         let last_call = texts.next(arguments.last_call_bytes)?;
+        let backtrace = texts.backtrace(arguments.backtrace_bytes)?;
         let outcome = match arguments.kind {
             return_kind::DONE => Outcome::Done { code: arguments.code, payload: data(0, payload_bytes)? },
             return_kind::TRAPPED => {
-                Outcome::Trapped(Box::new(Trap { kind: trap_kind(arguments.code)?, message, export: String::new(), last_call }))
+                let (kind, export) = (trap_kind(arguments.code)?, String::new());
+                Outcome::Trapped(Box::new(Trap { kind, message, export, last_call, backtrace }))
             }
             return_kind::EXITED => Outcome::Exited(arguments.code),
             return_kind::HOST_ERROR => Outcome::HostError,
@@ -223,10 +250,11 @@ impl ExitReport {
         let message = texts.next(arguments.message_bytes)?;
         let export = texts.next(arguments.export_bytes)?;
         let last_call = texts.next(arguments.last_call_bytes)?;
+        let backtrace = texts.backtrace(arguments.backtrace_bytes)?;
         let ending = match arguments.kind {
             exit_kind::EXITED => Ending::Exited(arguments.code),
             exit_kind::TRAPPED => {
-                Ending::Trapped(Box::new(Trap { kind: trap_kind(arguments.code)?, message, export, last_call }))
+                Ending::Trapped(Box::new(Trap { kind: trap_kind(arguments.code)?, message, export, last_call, backtrace }))
             }
             exit_kind::INVALID_MODULE => Ending::Rejected(Rejection::Invalid(message)),
             exit_kind::CANNOT_RUN => Ending::Rejected(Rejection::CannotRun(message)),

@@ -3,18 +3,22 @@
 use std::time::{Duration, Instant};
 
 use mote_abi::{
+    announce,
+    boot::{self, status_offset},
+    errno::Errno,
     hypercall::{WaitResult, files::STDIN, status},
-    layout::MAILBOX_DATA,
+    layout::{HOST_STATUS, MAILBOX_DATA, MODULE},
     mailbox::{REQUEST, RESPONSE, Response},
 };
-use vm_memory::{Bytes, GuestAddress};
+use mote_machine::stub::Frame;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use zerocopy::IntoBytes;
 
 use crate::{
     control::{Attached, Control, StopReason},
     ending::{Ending, Exception, GuestFault, HostFailure},
     exit::Exit,
-    machine::Machine,
+    machine::{Copied, Machine},
     request::{ExitReport, FileRequest, HostCall, Request, Returned},
     service::{
         demand::Resolution,
@@ -35,6 +39,9 @@ pub(crate) enum Event {
     /// It waits for standard input. The request is still in the mailbox.
     Input,
 }
+
+/// Bits of a code segment selector that tell the ring; all set in ring 3.
+const RING: u64 = 3;
 
 /// What an exit leads to.
 enum Next {
@@ -123,11 +130,33 @@ impl Machine {
                 Ok(Next::Enter)
             }
             Resolution::Exhausted => Err(GuestFault::OutOfMemory("no page is left for its memory".into()).into()),
+            Resolution::NotDemand if self.redirect(&frame, address)? => {
+                self.stats.exits.exceptions += 1;
+                Ok(Next::Enter)
+            }
             Resolution::NotDemand => {
                 let registers = vcpu::registers(&self.vcpu, &frame);
                 Err(GuestFault::Exception(Exception::new(&frame, address, registers)).into())
             }
         }
+    }
+
+    /// Leaves an exception in compiled code to the handler of the kernel, if it has one.
+    fn redirect(&mut self, frame: &Frame, address: u64) -> Result<bool, HostFailure> {
+        let machine = |error: GuestMemoryError| HostFailure::Machine(error.to_string());
+        if !MODULE.contains(frame.rip) || frame.cs & RING != RING {
+            return Ok(false);
+        }
+        let handler: u64 = self.ram.memory().read_obj(GuestAddress(announce::HANDLER)).map_err(machine)?;
+        // `iretq` faults in ring 0 on an address that is not canonical.
+        if handler == 0 || handler >= 1 << 47 {
+            return Ok(false);
+        }
+        let exception = boot::Exception { vector: frame.vector, rip: frame.rip, address };
+        let at = HOST_STATUS.start + status_offset::EXCEPTION;
+        self.ram.memory().write_slice(exception.as_bytes(), GuestAddress(at)).map_err(machine)?;
+        vcpu::redirect(self.ram.memory(), handler).map_err(machine)?;
+        Ok(true)
     }
 
     /// A hypercall.
@@ -161,6 +190,16 @@ impl Machine {
             Request::ReadStdin { max_bytes } => self.read_stdin(max_bytes)?,
             Request::Wait { timeout, interests } => self.wait(timeout, interests)?,
             Request::File(request) => self.file(request)?,
+            Request::CopyModule(arguments) => {
+                self.stats.exits.copy_module += 1;
+                match self.copy_module(&arguments)? {
+                    Copied::Whole => Response::new(status::OK, &0u32, 0),
+                    Copied::InPart => Response::new(u32::from(Errno::Nomem.code()), &0u32, 0),
+                    Copied::Impossible => {
+                        return Err(GuestFault::BadRequest("a copy out of no module, or into no memory".into()).into());
+                    }
+                }
+            }
             Request::ReadClock => {
                 self.stats.exits.read_clock += 1;
                 self.renew_clock()?;

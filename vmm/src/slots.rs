@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
-use mote_abi::layout::{BASE, CHUNK_BYTES, IMAGE, MODULE, PAGE_BYTES, POOL_FAR, POOL_NEAR, RAMDISK};
+use mote_abi::layout::{BASE, CHUNK_BYTES, PAGE_BYTES, POOL_FAR, POOL_NEAR, RAMDISK};
 
-use crate::{guest_ram::GuestRam, image::KernelImage, memory::Mapping, module::Module, ramdisk::Ramdisk};
+use crate::{guest_ram::GuestRam, image::KernelImage, memory::Mapping, module::PlacedModule, ramdisk::Ramdisk};
 
 /// Smallest slot that is added later.
 const FIRST_FAR_SLOT_BYTES: u64 = 64 << 20;
@@ -30,6 +30,10 @@ pub(crate) struct Slots {
     far_slots_end: u64,
     /// As `next_chunk`, but after a restore it still counts what was handed out before, as long as that takes memory.
     kept_end: u64,
+    /// The modules that have a slot, with its number, by their addresses.
+    modules: Vec<(PlacedModule, u32)>,
+    /// Numbers of slots that were taken away: there are no more than some thousands.
+    free_slots: Vec<u32>,
 }
 
 /// The slot that holds the page tables.
@@ -42,7 +46,7 @@ impl Slots {
         vm: &VmFd,
         ram: &GuestRam,
         kernel: &KernelImage,
-        module: Option<&Module>,
+        modules: &[PlacedModule],
         ramdisk: Option<&Ramdisk>,
         first_slot_bytes: u64,
     ) -> Result<Self, kvm_ioctls::Error> {
@@ -50,13 +54,57 @@ impl Slots {
         slots.first_slot_bytes = first_slot_bytes.min(ram.near.bytes());
         slots.near_slots_end = BASE.start + slots.first_slot_bytes;
         slots.add_one(vm, BASE.start, &ram.near, 0, slots.first_slot_bytes, 0)?;
-        let image = (IMAGE.start, kernel.mapping(), KVM_MEM_READONLY);
-        let module = module.map(|module| (MODULE.start, module.mapping(), KVM_MEM_READONLY));
-        let ramdisk = ramdisk.map(|ramdisk| (RAMDISK.start, ramdisk.mapping(), KVM_MEM_READONLY));
-        for (address, mapping, flags) in [image].into_iter().chain(module).chain(ramdisk) {
-            slots.add_one(vm, address, mapping, 0, mapping.bytes().next_multiple_of(PAGE_BYTES), flags)?;
+        let image = kernel.mappings().iter().map(|(address, mapping)| (*address, mapping));
+        let ramdisk = ramdisk.map(|ramdisk| (RAMDISK.start, ramdisk.mapping()));
+        for (address, mapping) in image.chain(ramdisk) {
+            slots.add_shared(vm, address, mapping)?;
+        }
+        for placed in modules {
+            slots.add_module(vm, placed)?;
         }
         Ok(slots)
+    }
+
+    /// The modules that are there.
+    pub(crate) fn modules(&self) -> impl DoubleEndedIterator<Item = &PlacedModule> {
+        self.modules.iter().map(|(placed, _)| placed)
+    }
+
+    /// Adds a module, behind all others.
+    pub(crate) fn add_module(&mut self, vm: &VmFd, placed: &PlacedModule) -> Result<(), kvm_ioctls::Error> {
+        let slot = self.add_shared(vm, placed.address, placed.module.mapping())?;
+        self.modules.push((placed.clone(), slot));
+        Ok(())
+    }
+
+    /// Has these modules and no others.
+    pub(crate) fn set_modules(&mut self, vm: &VmFd, wanted: &[PlacedModule]) -> Result<(), kvm_ioctls::Error> {
+        let same = self.modules().zip(wanted).take_while(|(here, wanted)| here.is(wanted)).count();
+        while self.modules.len() > same
+            && let Some((placed, slot)) = self.modules.pop()
+        {
+            self.remove_module(vm, &placed, slot)?;
+        }
+        wanted.iter().skip(same).try_for_each(|placed| self.add_module(vm, placed))
+    }
+
+    fn remove_module(&mut self, vm: &VmFd, placed: &PlacedModule, slot: u32) -> Result<(), kvm_ioctls::Error> {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: placed.address,
+            memory_size: 0,
+            userspace_addr: placed.module.mapping().host_address(),
+        };
+        // SAFETY: a slot that is removed refers to no memory any more.
+        unsafe { vm.set_user_memory_region(region)? };
+        self.free_slots.push(slot);
+        Ok(())
+    }
+
+    /// Adds what is shared between VMs, and tells the number of its slot.
+    fn add_shared(&mut self, vm: &VmFd, address: u64, mapping: &Mapping) -> Result<u32, kvm_ioctls::Error> {
+        self.add_one(vm, address, mapping, 0, mapping.bytes().next_multiple_of(PAGE_BYTES), KVM_MEM_READONLY)
     }
 
     /// Takes away all that the processor may have kept of the page tables, which the host has changed: shadow paging drops it
@@ -132,6 +180,8 @@ impl Slots {
             near_slots_end: POOL_NEAR.start + near_bytes,
             far_slots_end: POOL_FAR.start,
             kept_end: POOL_NEAR.start,
+            modules: Vec::new(),
+            free_slots: Vec::new(),
         }
     }
 
@@ -183,10 +233,11 @@ impl Slots {
         offset: u64,
         bytes: u64,
         flags: u32,
-    ) -> Result<(), kvm_ioctls::Error> {
+    ) -> Result<u32, kvm_ioctls::Error> {
         debug_assert!(offset + bytes <= mapping.bytes().next_multiple_of(PAGE_BYTES));
+        let slot = self.free_slots.last().copied().unwrap_or(self.next_slot);
         let region = kvm_userspace_memory_region {
-            slot: self.next_slot,
+            slot,
             flags,
             guest_phys_addr: address,
             memory_size: bytes,
@@ -195,8 +246,10 @@ impl Slots {
         // SAFETY: the range lies in the mapping when that is counted in whole pages, which is how it is mapped, and the
         // mapping lives longer than the VM: whoever owns the VM owns its RAM and a share of kernel and module.
         unsafe { vm.set_user_memory_region(region)? };
-        self.next_slot += 1;
-        Ok(())
+        if self.free_slots.pop().is_none() {
+            self.next_slot += 1;
+        }
+        Ok(slot)
     }
 }
 

@@ -53,6 +53,10 @@ pub struct ExitCounts {
     pub sockets: u64,
     /// Clock readings, on machines without an invariant time-stamp counter.
     pub read_clock: u64,
+    /// Exceptions of compiled code that its kernel handled: traps.
+    pub exceptions: u64,
+    /// Initial contents of linear memories that were copied out of compiled modules.
+    pub copy_module: u64,
     /// First touches of 2 MiB of demand memory.
     pub demand: u64,
     /// Commands that the guest was done with: calls, mostly.
@@ -66,8 +70,33 @@ pub struct ExitCounts {
 impl ExitCounts {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let Self { end, drain_output, read_stdin, wait, files, sockets, read_clock, demand, returns, host_calls, signal } = self;
-        end + drain_output + read_stdin + wait + files + sockets + read_clock + demand + returns + host_calls + signal
+        let Self {
+            end,
+            drain_output,
+            read_stdin,
+            wait,
+            files,
+            sockets,
+            read_clock,
+            exceptions,
+            copy_module,
+            demand,
+            returns,
+            host_calls,
+            signal,
+        } = self;
+        end + drain_output
+            + read_stdin
+            + wait
+            + files
+            + sockets
+            + read_clock
+            + exceptions
+            + copy_module
+            + demand
+            + returns
+            + host_calls
+            + signal
     }
 }
 

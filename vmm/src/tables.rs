@@ -2,9 +2,11 @@
 //!
 //! Also the only place that ever adds a mapping later: [`Tables::map_chunk`].
 
+use std::ops::Range;
+
 use mote_abi::layout::{
-    BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MODULE, PAGE_BYTES,
-    PAGE_TABLES, RAMDISK, READ_AHEAD, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
+    ANNOUNCED, BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MODULE,
+    PAGE_BYTES, PAGE_TABLES, RAMDISK, READ_AHEAD, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
 };
 use mote_machine::{
     descriptor,
@@ -46,10 +48,26 @@ impl From<MapError<TableError>> for TablesError {
     }
 }
 
+/// How large a module is, and where in it lies what can be executed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ModuleSizes {
+    pub(crate) bytes: u64,
+    /// Offsets from its start, in whole pages; empty for a module that is interpreted.
+    pub(crate) text_start: u64,
+    pub(crate) text_end: u64,
+}
+
+impl ModuleSizes {
+    /// Of a module that is interpreted: there is nothing to be executed.
+    pub(crate) fn interpreted(bytes: u64) -> Self {
+        Self { bytes, text_start: 0, text_end: 0 }
+    }
+}
+
 /// How large the parts are that differ between VMs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
-    pub(crate) module_bytes: u64,
+    pub(crate) module: ModuleSizes,
     pub(crate) ramdisk_bytes: u64,
     pub(crate) config_bytes: u64,
 }
@@ -77,6 +95,7 @@ impl Tables {
             (RING_HEAD.start, RING_HEAD.bytes(), Access::UserReadWrite),
             (RING_DATA.start, RING_DATA.bytes(), Access::UserReadWrite),
             (STACK.start, STACK.bytes(), Access::UserReadWrite),
+            (ANNOUNCED.start, ANNOUNCED.bytes(), Access::UserReadWrite),
             (CONFIG.start, pages(sizes.config_bytes), Access::UserRead),
             (READ_AHEAD.start, READ_AHEAD.bytes(), Access::UserReadWrite),
             (DOORBELL.start, DOORBELL.bytes(), Access::UserReadWrite),
@@ -100,8 +119,8 @@ impl Tables {
             access: Access::UserRead,
         };
         paging::map_chunks(&mut Writer { tables: &mut tables, memory }, ROOT, view)?;
-        tables.map_file(memory, MODULE.start, sizes.module_bytes)?;
-        tables.map_file(memory, RAMDISK.start, sizes.ramdisk_bytes)?;
+        tables.map_module(memory, MODULE.start, sizes.module)?;
+        tables.map_file(memory, RAMDISK.start, sizes.ramdisk_bytes, Access::UserRead)?;
         Ok(tables)
     }
 
@@ -133,12 +152,42 @@ impl Tables {
         Ok(paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?)
     }
 
+    /// Maps a module that lies at `at`: what can be executed of it so, all else to be read.
+    pub(crate) fn map_module(&mut self, memory: &GuestMemoryMmap, at: u64, module: ModuleSizes) -> Result<(), TablesError> {
+        let ModuleSizes { bytes, text_start, text_end } = module;
+        for (start, end, access) in [
+            (0, text_start, Access::UserRead),
+            (text_start, text_end, Access::UserReadExecute),
+            (text_end, bytes, Access::UserRead),
+        ] {
+            self.map_file(memory, at + start, end.saturating_sub(start), access)?;
+        }
+        Ok(())
+    }
+
     /// Large pages for the whole chunks of a file that is shared between VMs, small ones for the rest.
-    fn map_file(&mut self, memory: &GuestMemoryMmap, at: u64, bytes: u64) -> Result<(), TablesError> {
-        let whole = bytes / CHUNK_BYTES * CHUNK_BYTES;
-        let mapping = paging::Mapping { virtual_address: at, physical_address: at, bytes: whole, access: Access::UserRead };
-        paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?;
-        self.pages(memory, at + whole, (bytes - whole).next_multiple_of(PAGE_BYTES), Access::UserRead)
+    fn map_file(&mut self, memory: &GuestMemoryMmap, at: u64, bytes: u64, access: Access) -> Result<(), TablesError> {
+        let end = at + bytes.next_multiple_of(PAGE_BYTES);
+        let first_chunk = at.next_multiple_of(CHUNK_BYTES).min(end);
+        let last_chunk = (end / CHUNK_BYTES * CHUNK_BYTES).max(first_chunk);
+        self.pages(memory, at, first_chunk - at, access)?;
+        if first_chunk < last_chunk {
+            let bytes = last_chunk - first_chunk;
+            let mapping = paging::Mapping { virtual_address: first_chunk, physical_address: first_chunk, bytes, access };
+            paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?;
+        }
+        self.pages(memory, last_chunk, end - last_chunk, access)
+    }
+
+    /// Maps those pages of the chunk of RAM at `chunk` where `pages` are that are not mapped yet.
+    pub(crate) fn map_part(&mut self, memory: &GuestMemoryMmap, pages: Range<u64>, chunk: u64) -> Result<(), TablesError> {
+        let mapping = paging::Mapping {
+            virtual_address: pages.start,
+            physical_address: chunk + pages.start % CHUNK_BYTES,
+            bytes: pages.end - pages.start,
+            access: Access::UserReadWrite,
+        };
+        Ok(paging::map_missing_pages(&mut Writer { tables: self, memory }, ROOT, mapping)?)
     }
 
     fn pages(&mut self, memory: &GuestMemoryMmap, at: u64, bytes: u64, access: Access) -> Result<(), TablesError> {

@@ -43,6 +43,17 @@ pub enum VmError {
         /// Why.
         source: io::Error,
     },
+    /// Kernel and module are of different engines.
+    #[error("{}", if *runs_compiled { "this kernel image runs compiled modules only; `mote compile` makes one" } else { "this kernel image interprets modules, and the module is compiled" })]
+    OtherEngine {
+        /// Whether the kernel is the one for compiled modules.
+        runs_compiled: bool,
+    },
+    /// Fuel for code that counts none.
+    #[error(
+        "the module was compiled without counting fuel, so no fuel can be given; compile it again with `mote compile --fuel`"
+    )]
+    NoFuel,
     /// The machine could not be written into guest memory.
     #[error("cannot build the guest machine: {0}")]
     Machine(String),
@@ -118,7 +129,8 @@ impl Vm {
         self.confinement.restrict_files(&self.permissions).map_err(HostFailure::from)?;
         machine.control.begin(self.deadline.and_then(|after| started.checked_add(after)));
         let attached = machine.attach()?;
-        self.confinement.restrict_calls(Role::of(&self.permissions)).map_err(HostFailure::from)?;
+        let role = Role { compiled: machine.runs_compiled(), ..Role::of(&self.permissions) };
+        self.confinement.restrict_calls(role).map_err(HostFailure::from)?;
         // The time that making the VM took must not make its clocks late.
         machine.renew_clock()?;
         machine.run(&attached, false)

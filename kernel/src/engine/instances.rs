@@ -7,10 +7,12 @@ use mote_abi::{
     hypercall::LinearMemory,
     mailbox::DATA_BYTES,
 };
-use wasmi::{Extern, ExternType, Instance, Module, Store};
 use zerocopy::IntoBytes;
 
-use super::values;
+use super::{
+    backend::{self, Extern, ExternType, Instance, Memory, Module, Store},
+    values,
+};
 use crate::{hypercall, wasi::Wasi};
 
 /// All instances of this VM.
@@ -31,7 +33,7 @@ pub(super) struct Loaded {
 impl Instances {
     /// Adds an instance and returns its number.
     pub(super) fn add(&mut self, module: &Module, instance: Instance, store: &mut Store<Wasi>) -> u32 {
-        let exports = module.exports().filter_map(|export| instance.get_export(&*store, export.name())).collect();
+        let exports = module.exports().filter_map(|export| instance.get_export(&mut *store, export.name())).collect();
         self.all.push(Loaded { instance, module: module.clone(), exports });
         self.note_memory(store);
         self.all.len() as u32 - 1
@@ -39,10 +41,11 @@ impl Instances {
 
     /// Where there is one instance only, WASI need not look for its memory.
     pub(super) fn note_memory(&self, store: &mut Store<Wasi>) {
-        store.data_mut().memory = match self.all.as_slice() {
-            [only] => only.instance.get_memory(&*store, "memory"),
+        let memory = match self.all.as_slice() {
+            [only] => only.instance.get_memory(&mut *store, "memory"),
             _ => None,
         };
+        store.data_mut().memory = memory;
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Loaded> {
@@ -50,7 +53,7 @@ impl Instances {
     }
 
     pub(super) fn export(&self, instance: u32, export: u32) -> Option<Extern> {
-        self.get(instance)?.exports.get(export as usize).copied()
+        self.get(instance)?.exports.get(export as usize).cloned()
     }
 
     /// Offers an instance under a name; one that had it before is offered no more. `false` if there is no such instance.
@@ -64,7 +67,7 @@ impl Instances {
     }
 
     /// What is registered as `module` and exports `name`.
-    pub(super) fn registered(&self, module: &str, name: &str, store: &Store<Wasi>) -> Option<Extern> {
+    pub(super) fn registered(&self, module: &str, name: &str, store: &mut Store<Wasi>) -> Option<Extern> {
         let index = *self.names.get(module)?;
         self.all.get(index)?.instance.get_export(store, name)
     }
@@ -72,8 +75,8 @@ impl Instances {
 
 impl Loaded {
     /// The memory that it exports as `memory`.
-    pub(super) fn memory(&self, store: &Store<Wasi>) -> LinearMemory {
-        self.instance.get_memory(store, "memory").map_or_else(LinearMemory::default, |memory| linear(memory, store))
+    pub(super) fn memory(&self, store: &mut Store<Wasi>) -> LinearMemory {
+        self.instance.get_memory(&mut *store, "memory").map_or_else(LinearMemory::default, |memory| linear(memory, store))
     }
 
     /// Lists exports from number `from` on into the mailbox, as many as fit: how many bytes that takes, and how many exports
@@ -81,7 +84,8 @@ impl Loaded {
     pub(super) fn list(&self, from: u32) -> Option<(usize, usize)> {
         let mut at = 0;
         for export in self.module.exports().skip(from as usize) {
-            let (header, ty) = described(export.ty());
+            #[allow(clippy::needless_borrow, reason = "one of the engines gives it away, the other lends it")]
+            let (header, ty) = described(&export.ty());
             let name = export.name().as_bytes();
             let header = ExportHeader { name_bytes: name.len() as u32, type_bytes: ty.len() as u32, ..header };
             let parts = [header.as_bytes(), name, &ty];
@@ -102,7 +106,7 @@ impl Loaded {
 }
 
 /// Where a memory lies.
-pub(super) fn linear(memory: wasmi::Memory, store: &Store<Wasi>) -> LinearMemory {
+pub(super) fn linear(memory: Memory, store: &Store<Wasi>) -> LinearMemory {
     LinearMemory { address: memory.data_ptr(store) as u64, bytes: memory.data_size(store) as u64 }
 }
 
@@ -112,8 +116,8 @@ fn described(ty: &ExternType) -> (ExportHeader, Vec<u8>) {
     match ty {
         ExternType::Func(ty) => (ExportHeader { kind: export_kind::FUNCTION, ..header }, values::signature(ty)),
         ExternType::Global(ty) => {
-            let flag = u32::from(ty.mutability().is_mut());
-            (ExportHeader { kind: export_kind::GLOBAL, flag, ..header }, alloc::vec![values::letter(ty.content())])
+            let flag = u32::from(backend::is_mutable(ty));
+            (ExportHeader { kind: export_kind::GLOBAL, flag, ..header }, alloc::vec![values::letter(&backend::content(ty))])
         }
         ExternType::Memory(ty) => {
             let (minimum, maximum) = (ty.minimum(), ty.maximum().unwrap_or(u64::MAX));
@@ -122,8 +126,10 @@ fn described(ty: &ExternType) -> (ExportHeader, Vec<u8>) {
         }
         ExternType::Table(ty) => {
             let (minimum, maximum) = (ty.minimum(), ty.maximum().unwrap_or(u64::MAX));
-            let letter = values::letter(ty.element().into());
+            let letter = values::letter(&backend::element(ty));
             (ExportHeader { kind: export_kind::TABLE, minimum, maximum, ..header }, alloc::vec![letter])
         }
+        #[cfg(feature = "compiled")]
+        ExternType::Tag(_) => (ExportHeader { kind: export_kind::TAG, ..header }, Vec::new()),
     }
 }

@@ -1,15 +1,12 @@
 //! Keeps linear memories and tables within guest RAM, so that growing fails as WebAssembly says and never by a fault.
 
 use alloc::{format, string::String};
+use core::fmt;
 
 use mote_abi::layout::CHUNK_BYTES;
-use wasmi::{ResourceLimiter, errors::MemoryError};
-use wasmi_core::LimiterError;
 
+use super::backend::{self, TABLE_ELEMENT_BYTES};
 use crate::guest::{self, BootInfo};
-
-/// Bytes of a table element in the interpreter.
-const ELEMENT_BYTES: u64 = 8;
 
 /// Decides over each growth.
 #[derive(Debug)]
@@ -28,6 +25,8 @@ pub(crate) struct Limiter {
     committed_bytes: u64,
     /// What the last growth that was granted added.
     last_growth_bytes: u64,
+    /// The RAM that was counted for it.
+    last_committed_bytes: u64,
     /// The last growth that was denied.
     denied: Option<Denied>,
 }
@@ -60,6 +59,7 @@ impl Limiter {
             table_elements: 0,
             committed_bytes: 0,
             last_growth_bytes: 0,
+            last_committed_bytes: 0,
             denied: None,
         }
     }
@@ -76,6 +76,46 @@ impl Limiter {
         })
     }
 
+    /// Whether a memory may grow from `current` to `desired` bytes.
+    pub(super) fn grow_memory(&mut self, current: usize, desired: usize) -> bool {
+        let (current, desired) = (current as u64, desired as u64);
+        let max_bytes = self.max_memory_bytes.saturating_sub(self.memory_bytes);
+        let granted = self.decide("linear memories", current, desired, max_bytes);
+        if granted {
+            self.last_growth_bytes = desired.saturating_sub(current);
+            self.memory_bytes += self.last_growth_bytes;
+        }
+        granted
+    }
+
+    /// The growth that was granted last did not happen.
+    pub(super) fn take_memory_back(&mut self, error: &dyn fmt::Display) {
+        log::debug!("a linear memory could not grow: {error}");
+        self.memory_bytes -= self.last_growth_bytes;
+        self.committed_bytes -= self.last_committed_bytes;
+        (self.last_growth_bytes, self.last_committed_bytes) = (0, 0);
+    }
+
+    /// Whether a table may grow from `current` to `desired` elements.
+    pub(super) fn grow_table(&mut self, current: usize, desired: usize) -> bool {
+        let elements = (desired as u64).saturating_sub(current as u64);
+        let allowed = self.max_table_elements.saturating_sub(self.table_elements);
+        if elements > allowed {
+            self.denied = Some(Denied { what: "tables", bytes: elements, allowed_bytes: allowed, of: Bound::MaxTableElements });
+            return false;
+        }
+        let bytes = |elements: usize| (elements as u64).saturating_mul(TABLE_ELEMENT_BYTES);
+        let granted = self.decide("tables", bytes(current), bytes(desired), u64::MAX);
+        if granted {
+            self.table_elements += elements;
+        }
+        granted
+    }
+
+    pub(super) fn max_instances(&self) -> usize {
+        self.max_instances
+    }
+
     /// Bytes that a memory or table may still grow by. What was granted but not touched yet is counted as used, and a
     /// reserve is kept that the engine itself needs, to translate functions and to keep its stack.
     fn growable_bytes(&self) -> u64 {
@@ -87,7 +127,9 @@ impl Limiter {
     /// Grants or denies a growth from `current` to `desired` bytes.
     fn decide(&mut self, what: &'static str, current: u64, desired: u64, max_bytes: u64) -> bool {
         let bytes = desired.saturating_sub(current);
-        let ram_bytes = in_chunks(desired).saturating_sub(in_chunks(current));
+        // A memory that outgrows its address space moves, and what it had stays used.
+        let kept = if backend::MOVES_BEYOND_BYTES.is_some_and(|bytes| desired > bytes) { 0 } else { in_chunks(current) };
+        let ram_bytes = in_chunks(desired).saturating_sub(kept);
         let growable_bytes = self.growable_bytes();
         let refusal = if bytes > max_bytes {
             Some((max_bytes, Bound::MaxWasmMemory))
@@ -102,58 +144,16 @@ impl Limiter {
             return false;
         }
         self.committed_bytes += ram_bytes;
+        self.last_committed_bytes = ram_bytes;
         true
     }
 }
 
 /// RAM that a memory of `bytes` bytes can come to use.
 fn in_chunks(bytes: u64) -> u64 {
-    if bytes < CHUNK_BYTES { bytes } else { bytes.checked_next_multiple_of(CHUNK_BYTES).unwrap_or(u64::MAX) }
-}
-
-impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
-        let (current, desired) = (current as u64, desired as u64);
-        let max_bytes = self.max_memory_bytes.saturating_sub(self.memory_bytes);
-        let granted = self.decide("linear memories", current, desired, max_bytes);
-        if granted {
-            self.last_growth_bytes = desired.saturating_sub(current);
-            self.memory_bytes += self.last_growth_bytes;
-        }
-        Ok(granted)
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> Result<bool, LimiterError> {
-        let elements = (desired as u64).saturating_sub(current as u64);
-        let allowed = self.max_table_elements.saturating_sub(self.table_elements);
-        if elements > allowed {
-            self.denied = Some(Denied { what: "tables", bytes: elements, allowed_bytes: allowed, of: Bound::MaxTableElements });
-            return Ok(false);
-        }
-        let bytes = |elements: usize| (elements as u64).saturating_mul(ELEMENT_BYTES);
-        let granted = self.decide("tables", bytes(current), bytes(desired), u64::MAX);
-        if granted {
-            self.table_elements += elements;
-        }
-        Ok(granted)
-    }
-
-    fn memory_grow_failed(&mut self, error: &MemoryError) -> Result<(), LimiterError> {
-        log::debug!("a linear memory could not grow: {error}");
-        self.memory_bytes -= self.last_growth_bytes;
-        self.last_growth_bytes = 0;
-        Ok(())
-    }
-
-    fn instances(&self) -> usize {
-        self.max_instances
-    }
-
-    fn tables(&self) -> usize {
-        usize::MAX
-    }
-
-    fn memories(&self) -> usize {
-        usize::MAX
+    if bytes == 0 || (bytes < CHUNK_BYTES && backend::SMALL_MEMORIES_SHARE_CHUNKS) {
+        bytes
+    } else {
+        bytes.checked_next_multiple_of(CHUNK_BYTES).unwrap_or(u64::MAX)
     }
 }

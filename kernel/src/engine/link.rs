@@ -2,9 +2,11 @@
 
 use alloc::{format, string::String, vec::Vec};
 
-use wasmi::{Extern, ExternType, ImportType, Linker, Module, Store};
-
-use super::{host::HostFunctions, instances::Instances};
+use super::{
+    backend::{self, Extern, ExternType, ImportType, Linker, Module, Store},
+    host::HostFunctions,
+    instances::Instances,
+};
 use crate::{
     report::Ending,
     wasi::{self, Wasi},
@@ -30,15 +32,13 @@ pub(crate) fn imports(
             wasi::MODULE => wasi::function(import.name(), store).map(Extern::Func),
             _ => None,
         });
+        #[allow(clippy::needless_borrow, reason = "one of the engines gives types away, the other lends them")]
         match (found, import.ty()) {
-            (Some(Extern::Func(function)), ExternType::Func(wanted)) if function.ty(&*store) != *wanted => {
+            (Some(Extern::Func(function)), ExternType::Func(wanted)) if !backend::matches(&function.ty(&*store), &wanted) => {
                 missing.push(format!("{} with another type", name(&import)));
             }
             // Anything else that does not fit is told by the engine.
-            (Some(found), _) => {
-                // The same import may be there twice; it is the same thing then.
-                let _defined_already = linker.define(import.module(), import.name(), found);
-            }
+            (Some(found), _) => backend::define(&mut linker, store, &import, found),
             (None, _) => missing.push(name(&import)),
         }
     }
@@ -51,6 +51,8 @@ fn name(import: &ImportType<'_>) -> String {
         ExternType::Global(_) => "global",
         ExternType::Memory(_) => "memory",
         ExternType::Table(_) => "table",
+        #[cfg(feature = "compiled")]
+        ExternType::Tag(_) => "tag",
     };
     format!("{kind} {}::{}", import.module(), import.name())
 }

@@ -1,5 +1,8 @@
 //! The engine: loads the module, links it, calls it, or does with it what the host says.
 
+#[cfg_attr(feature = "compiled", path = "compiled/mod.rs")]
+#[cfg_attr(not(feature = "compiled"), path = "interpreter.rs")]
+pub(crate) mod backend;
 mod host;
 mod instances;
 mod invoke;
@@ -10,12 +13,7 @@ mod values;
 
 use alloc::{format, string::String};
 
-use mote_abi::hypercall::{exit_kind, trap};
-use wasmi::{
-    CompilationMode, Config, Engine, Error, Instance, Module, Store,
-    errors::{ErrorKind, InstantiationError},
-};
-
+use backend::{Engine, Instance, Module, Store};
 pub(crate) use host::HostFailed;
 use host::HostFunctions;
 use instances::Instances;
@@ -26,10 +24,13 @@ use crate::{clock, guest::BootInfo, report::Ending, wasi::Wasi};
 
 /// Runs the module to its end, or serves the host with it.
 pub(crate) fn run(boot: BootInfo, entered_tsc: u64) -> Ending {
-    let engine = Engine::new(&config(boot));
-    let module = match Module::new(&engine, boot.module()) {
+    let engine = match backend::engine(boot) {
+        Ok(engine) => engine,
+        Err(ending) => return ending,
+    };
+    let module = match backend::load(&engine, boot.module()) {
         Ok(module) => module,
-        Err(error) => return Ending::invalid(&error),
+        Err(ending) => return ending,
     };
     let parsed_tsc = clock::timestamp();
     log::debug!("module parsed");
@@ -41,21 +42,9 @@ pub(crate) fn run(boot: BootInfo, entered_tsc: u64) -> Ending {
     let mut store = Store::new(&engine, wasi);
     store.limiter(|wasi| &mut wasi.limiter);
     let mut ending = run_module(boot, &engine, &module, &mut store, entered_tsc, parsed_tsc);
-    ending.last_call = store.data().last_call.describe();
+    ending.last_call = store.data().last_call.describe().into();
     ending.fuel_used = boot.fuel().map_or(0, |given| given.saturating_sub(store.get_fuel().unwrap_or(0)));
     ending
-}
-
-/// What the engine is told. Features are wasmi's defaults, which are all stable proposals that it has.
-fn config(boot: BootInfo) -> Config {
-    let mut config = Config::default();
-    config
-        .consume_fuel(boot.fuel().is_some())
-        .ignore_custom_sections(true)
-        .compilation_mode(if boot.is_eager() { CompilationMode::Eager } else { CompilationMode::LazyTranslation })
-        .set_max_stack_height(boot.max_wasm_stack_bytes().max(64 << 10))
-        .set_max_recursion_depth(boot.max_wasm_frames());
-    config
 }
 
 fn run_module(
@@ -67,7 +56,7 @@ fn run_module(
     parsed_tsc: u64,
 ) -> Ending {
     let at_end = |ending: Ending, export: &str, instantiated_tsc: u64| Ending {
-        export: String::from(export),
+        export: export.into(),
         tsc: [entered_tsc, parsed_tsc, instantiated_tsc],
         ..ending
     };
@@ -90,7 +79,7 @@ fn run_module(
     log::debug!("module instantiated");
     if boot.serves() {
         if let Err(error) = invoke::initialize(store, instance) {
-            return at_end(Ending::from_call(&error), "_initialize", instantiated_tsc);
+            return at_end(backend::ending(&error), "_initialize", instantiated_tsc);
         }
         Server::new(engine, store, host, instances).serve([entered_tsc, parsed_tsc, instantiated_tsc])
     }
@@ -111,20 +100,5 @@ fn instantiate(
     instances: &Instances,
 ) -> Result<Instance, Ending> {
     let linker = link::imports(module, store, host, instances)?;
-    linker.instantiate_and_start(&mut *store, module).map_err(|error| instantiation_ending(&error, store))
-}
-
-/// Why instantiation failed: a memory or table that does not fit, a trap of the start function, or of a data segment.
-fn instantiation_ending(error: &Error, store: &Store<Wasi>) -> Ending {
-    match error.kind() {
-        ErrorKind::Instantiation(InstantiationError::ElementSegmentDoesNotFit { .. }) => {
-            Ending { kind: exit_kind::TRAPPED, code: trap::TABLE_OUT_OF_BOUNDS, ..Ending::default() }
-        }
-        ErrorKind::Memory(_) | ErrorKind::Table(_) | ErrorKind::Instantiation(_) | ErrorKind::Linker(_)
-            if error.as_trap_code().is_none() =>
-        {
-            Ending::cannot_run(store.data().limiter.denied().unwrap_or_else(|| format!("{error}")))
-        }
-        _ => Ending::from_call(error),
-    }
+    backend::instantiate(&linker, store, module)
 }

@@ -9,14 +9,14 @@ use mote_abi::{
     mailbox::{DATA_BYTES, Response},
     value::{MAX_VALUES, RawValue},
 };
-use wasmi::{Engine, Extern, Func, Instance, Module, Store, Val, ValType};
 
 use super::{
+    backend::{self, AsContextMut, Engine, Extern, Func, FuncType, Instance, Module, Store, Val},
     host::HostFunctions,
     instances::{self, Instances},
-    instantiate, invoke, values,
+    instantiate, invoke,
 };
-use crate::{hypercall, report::Ending, wasi::Wasi};
+use crate::{guest, hypercall, report::Ending, wasi::Wasi};
 
 /// Everything that commands are about.
 pub(crate) struct Server<'a> {
@@ -50,13 +50,13 @@ impl<'a> Server<'a> {
 
     /// Tells what came of a command and takes the next one.
     fn tell(&mut self, outcome: Outcome) -> Response {
-        let (outcome, message) = match outcome {
-            Ok(done) => return hypercall::next_command(done, [&[], &[]]),
-            Err(ending) => (returned(&ending), ending.message),
+        let (outcome, ending) = match outcome {
+            Ok(done) => return hypercall::next_command(done, [&[], &[], &[]]),
+            Err(ending) => (returned(&ending), ending),
         };
         let last_call = self.store.data().last_call.describe();
         let outcome = ReturnArgs { fuel_left: self.fuel_left(), ..outcome };
-        hypercall::next_command(outcome, [message.as_bytes(), last_call.as_bytes()])
+        hypercall::next_command(outcome, [ending.message.as_bytes(), last_call.as_bytes(), ending.backtrace.as_bytes()])
     }
 
     fn obey(&mut self, command: &Response) -> Outcome {
@@ -87,34 +87,27 @@ impl<'a> Server<'a> {
             return Err(refused("the export is no function"));
         };
         self.set_fuel(arguments.fuel)?;
-        self.take_arguments(function, arguments.count)?;
-        function.call(&mut *self.store, &self.arguments, &mut self.results).map_err(|error| Ending::from_call(&error))?;
-        let store = &*self.store;
-        for (at, value) in self.results.iter().enumerate() {
-            hypercall::write_value(at, raw(value, store));
-        }
+        self.call_function(function, arguments.count)?;
         let payload_bytes = (self.results.len() * size_of::<RawValue>()) as u32;
         let fuel_left = if arguments.fuel == NO_FUEL { NO_FUEL } else { self.fuel_left() };
         Ok(ReturnArgs { payload_bytes, fuel_left, memory: self.memory_of(arguments.instance), ..done() })
     }
 
-    /// Puts the arguments of a call, and places for its results, where the engine wants them.
-    fn take_arguments(&mut self, function: Func, count: u32) -> Result<(), Ending> {
-        let ty = function.ty(&*self.store);
-        if ty.params().len() != count as usize || ty.params().len().max(ty.results().len()) > MAX_VALUES {
-            return Err(refused("another number of arguments than the function has"));
-        }
-        self.arguments.clear();
-        for (at, ty) in ty.params().iter().enumerate() {
-            let value = values::decode(*ty, hypercall::read_value(at), self.store);
-            self.arguments.push(value.ok_or_else(no_function_reference)?);
-        }
+    /// Calls with arguments from the mailbox, and puts the results there.
+    fn call_function(&mut self, function: Func, count: u32) -> Result<(), Ending> {
+        let mut scope = backend::scope(self.store);
+        let ty = function.ty(&scope);
+        take_arguments(&ty, count, &mut scope, &mut self.arguments)?;
         self.results.clear();
-        self.results.extend(ty.results().iter().map(|ty| Val::default_for_ty(*ty)));
+        self.results.extend(backend::results(&ty).map(|ty| backend::place(&ty)));
+        function.call(&mut scope, &self.arguments, &mut self.results).map_err(|error| backend::ending(&error))?;
+        for (at, value) in self.results.iter().enumerate() {
+            hypercall::write_value(at, backend::encode(value, &scope));
+        }
         Ok(())
     }
 
-    fn list(&self, instance: u32, from: u32) -> Outcome {
+    fn list(&mut self, instance: u32, from: u32) -> Outcome {
         let loaded = self.instances.get(instance).ok_or_else(|| refused("there is no such instance"))?;
         let (bytes, count) = loaded.list(from).ok_or_else(|| refused("the name of an export is too long"))?;
         Ok(ReturnArgs { payload_bytes: bytes as u32, code: count as u32, memory: self.memory_of(instance), ..done() })
@@ -122,15 +115,18 @@ impl<'a> Server<'a> {
 
     fn global_get(&mut self, arguments: &ExportArgs) -> Outcome {
         let Extern::Global(global) = self.export(arguments)? else { return Err(refused("the export is no global")) };
-        hypercall::write_value(0, raw(&global.get(&*self.store), self.store));
+        let mut scope = backend::scope(self.store);
+        let value = global.get(&mut scope);
+        hypercall::write_value(0, backend::encode(&value, &scope));
         Ok(ReturnArgs { payload_bytes: size_of::<RawValue>() as u32, ..done() })
     }
 
     fn global_set(&mut self, arguments: &ExportArgs) -> Outcome {
         let Extern::Global(global) = self.export(arguments)? else { return Err(refused("the export is no global")) };
-        let ty: ValType = global.ty(&*self.store).content();
-        let value = values::decode(ty, hypercall::read_value(0), self.store).ok_or_else(no_function_reference)?;
-        global.set(&mut *self.store, value).map_err(|_| refused("the global cannot be changed"))?;
+        let mut scope = backend::scope(self.store);
+        let ty = backend::content(&global.ty(&scope));
+        let value = backend::decode(&ty, hypercall::read_value(0), &mut scope).ok_or_else(no_function_reference)?;
+        global.set(&mut scope, value).map_err(|_| refused("the global cannot be changed"))?;
         Ok(done())
     }
 
@@ -156,7 +152,13 @@ impl<'a> Server<'a> {
     fn instantiate(&mut self, arguments: &InstantiateArgs) -> Outcome {
         self.set_fuel(arguments.fuel)?;
         let staged = core::mem::take(&mut self.staged);
-        let module = Module::new(self.engine, &staged).map_err(|error| Ending::invalid(&error))?;
+        let module = match arguments.bytes {
+            0 => backend::load_copy(self.engine, &staged)?,
+            bytes => {
+                let mapped = guest::mapped_module(arguments.address, bytes);
+                backend::load(self.engine, mapped.ok_or_else(|| refused("a module outside of the region for modules"))?)?
+            }
+        };
         // What it does before it is one of the instances is about its own memory.
         self.store.data_mut().memory = None;
         match self.instantiate_and_initialize(&module) {
@@ -173,7 +175,7 @@ impl<'a> Server<'a> {
 
     fn instantiate_and_initialize(&mut self, module: &Module) -> Result<Instance, Ending> {
         let instance = instantiate(module, self.store, &self.host, &self.instances)?;
-        invoke::initialize(self.store, instance).map_err(|error| Ending::from_call(&error))?;
+        invoke::initialize(self.store, instance).map_err(|error| backend::ending(&error))?;
         Ok(instance)
     }
 
@@ -190,7 +192,7 @@ impl<'a> Server<'a> {
         found.ok_or_else(|| refused("there is no such export"))
     }
 
-    fn memory_of(&self, instance: u32) -> LinearMemory {
+    fn memory_of(&mut self, instance: u32) -> LinearMemory {
         self.instances.get(instance).map_or_else(LinearMemory::default, |loaded| loaded.memory(self.store))
     }
 
@@ -218,8 +220,23 @@ fn no_function_reference() -> Ending {
     refused("a reference to a function cannot be given from outside")
 }
 
-fn raw(value: &Val, store: &Store<Wasi>) -> RawValue {
-    values::encode(value, |reference| reference.data(store).downcast_ref().copied().unwrap_or(0))
+/// Puts the arguments of a call where the engine wants them.
+fn take_arguments(
+    ty: &FuncType,
+    count: u32,
+    mut store: impl AsContextMut<Data = Wasi>,
+    arguments: &mut Vec<Val>,
+) -> Result<(), Ending> {
+    let parameters = backend::parameters(ty);
+    if parameters.len() != count as usize || parameters.len().max(backend::results(ty).len()) > MAX_VALUES {
+        return Err(refused("another number of arguments than the function has"));
+    }
+    arguments.clear();
+    for (at, ty) in parameters.enumerate() {
+        let value = backend::decode(&ty, hypercall::read_value(at), &mut store);
+        arguments.push(value.ok_or_else(no_function_reference)?);
+    }
+    Ok(())
 }
 
 /// How the end of a call is told as that of a command.

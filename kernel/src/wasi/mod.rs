@@ -20,15 +20,17 @@ mod sockets;
 mod stdin;
 mod streams;
 
-use alloc::{collections::BTreeMap, string::String, vec::Vec};
+use alloc::{string::String, vec::Vec};
 
 use mote_abi::{errno::Errno, file::fdflags};
 use mote_kernel_logic::fd::FdTable;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use wasmi::{Caller, Error, Extern, ExternRef, Func, Memory, Store};
 
 use crate::{
-    engine::Limiter,
+    engine::{
+        Limiter,
+        backend::{self, Caller, Error, Extern, Func, Memory, Store},
+    },
     guest::{self, BootInfo},
 };
 use descriptor::{Descriptor, Directory, Object, Place};
@@ -53,8 +55,9 @@ pub(crate) struct Wasi {
     random: ChaCha20Rng,
     /// Which renewal of the seed the generator is of.
     seed_generation: u64,
-    /// Values of the host to which modules have references, by their numbers.
-    pub(crate) extern_refs: BTreeMap<u32, ExternRef>,
+    /// Values of the host to which modules have references.
+    #[cfg(not(feature = "compiled"))]
+    pub(crate) references: backend::References,
     stdin: Stdin,
 }
 
@@ -72,7 +75,8 @@ impl Wasi {
             ram: boot.ramdisk().map(ram::load).transpose()?,
             random: ChaCha20Rng::from_seed(seed),
             seed_generation,
-            extern_refs: BTreeMap::new(),
+            #[cfg(not(feature = "compiled"))]
+            references: backend::References::default(),
             stdin: Stdin::default(),
         };
         let streams = [(Object::Stdin, 0), (Object::Stdout, fdflags::APPEND), (Object::Stderr, fdflags::APPEND)];
@@ -112,7 +116,7 @@ macro_rules! preview1 {
                 })),)*
                 "proc_exit" => Some(Func::wrap(store, |mut caller: Caller<'_, Wasi>, status: i32| -> Result<(), Error> {
                     caller.data_mut().last_call.record("proc_exit", &[i64::from(status)]);
-                    Err(Error::i32_exit(status))
+                    Err(backend::exit(status))
                 })),
                 _ => None,
             }
@@ -186,7 +190,7 @@ fn room_for<T>(count: u32) -> Result<Vec<T>, Errno> {
 fn view<'a>(caller: &'a mut Caller<'_, Wasi>) -> Result<(Linear<'a>, &'a mut Wasi), Error> {
     // Start functions run before the instance is known outside.
     let exported = caller.data().memory.or_else(|| caller.get_export("memory").and_then(Extern::into_memory));
-    let memory = exported.ok_or_else(|| Error::new("a module that calls WASI must export its memory as `memory`"))?;
+    let memory = exported.ok_or_else(|| backend::error("a module that calls WASI must export its memory as `memory`"))?;
     let (bytes, wasi) = memory.data_and_store_mut(&mut *caller);
     Ok((Linear::new(bytes), wasi))
 }

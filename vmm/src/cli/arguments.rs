@@ -12,6 +12,8 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser},
 };
 
+use super::engine::EngineArg;
+
 /// What a program is given, and what it may take.
 #[derive(Args)]
 pub(crate) struct GuestArgs {
@@ -33,10 +35,11 @@ pub(crate) struct GuestArgs {
     /// Bound of all linear memories together [default: what fits into --memory].
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_wasm_memory: Option<u64>,
-    /// Stop with a trap after this much work; roughly one unit an instruction.
+    /// Stop with a trap after this much work; roughly one unit an instruction where it is interpreted, another measure where it is
+    /// compiled.
     #[arg(long, value_name = "N")]
     pub(crate) fuel: Option<u64>,
-    /// Stop after this time, as 500ms or 2min.
+    /// Stop after this time, as 500ms or 2min. What it takes to compile a module does not count.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
     /// First of the program's arguments [default: the module's file name].
@@ -45,6 +48,9 @@ pub(crate) struct GuestArgs {
     /// Log of VMM and guest kernel to standard error.
     #[arg(long, value_name = "LEVEL", default_value = "warn")]
     pub(crate) log: LogArg,
+    /// What runs the module. A snapshot goes on with the engine that it was taken with.
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub(crate) engine: EngineArg,
     /// Boot this kernel image instead of the built-in one.
     #[arg(long, value_name = "FILE")]
     pub(crate) kernel: Option<PathBuf>,
@@ -101,7 +107,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>()
         .map(|size| size.as_u64())
         .map_err(|error| format!("{error}; give a size as 256MiB or 2GiB"))

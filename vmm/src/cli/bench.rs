@@ -16,13 +16,13 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use mote_vmm::{CallError, Confinement, Sandbox, Snapshot};
+use mote_vmm::{CallError, Confinement, LoadOptions, Sandbox, Snapshot};
 use serde::Serialize;
 
 use super::{
     arguments::{ConfinementArg, GuestArgs, parse_duration},
     failure::Failure,
-    guest::{self, ignore_file_size_signal, kernel, shown, utf8},
+    guest::{self, ignore_file_size_signal, shown, utf8},
     invocation::Invocation,
     latency::{self, Latencies, Row, Summary},
     print,
@@ -184,9 +184,8 @@ fn plan(arguments: &BenchArgs) -> Result<Plan<'_>, Failure> {
 
 fn load(arguments: &BenchArgs, path: &Path) -> Result<Snapshot, Failure> {
     arguments.guest.refuse_settled()?;
-    let kernel = kernel(&arguments.guest)?;
-    let snapshot =
-        if arguments.verify { Snapshot::load_verified(path, &kernel) } else { Snapshot::load_with_kernel(path, &kernel) }?;
+    let kernel = guest::given_kernel(&arguments.guest)?;
+    let snapshot = Snapshot::load_with(path, &LoadOptions { kernel, verify: arguments.verify })?;
     guest::refuse_uncounted_fuel(&arguments.guest, &snapshot)?;
     Ok(snapshot)
 }

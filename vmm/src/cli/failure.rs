@@ -1,8 +1,8 @@
 //! What a run comes to for the shell: exit status, and one line that says why.
 
 use mote_vmm::{
-    BuildError, CallError, DirectoryError, Ending, GuestFault, ImageError, LoadError, ModuleError, RamdiskError, Rejection,
-    SnapshotError, VmError,
+    BuildError, CallError, DirectoryError, Ending, EngineError, GuestFault, ImageError, LoadError, ModuleError, RamdiskError,
+    Rejection, SnapshotError, VmError,
 };
 
 use super::{chain, say, status};
@@ -50,6 +50,25 @@ impl From<ModuleError> for Failure {
     }
 }
 
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Module(error) => error.into(),
+            #[cfg(feature = "compiled")]
+            EngineError::Cache(error) => error.into(),
+            #[cfg(feature = "compiled")]
+            error => Self::rejected(error.to_string()),
+        }
+    }
+}
+
+#[cfg(feature = "compiled")]
+impl From<mote_vmm::CacheError> for Failure {
+    fn from(error: mote_vmm::CacheError) -> Self {
+        Self::of_host(error)
+    }
+}
+
 impl From<DirectoryError> for Failure {
     fn from(error: DirectoryError) -> Self {
         Self::of_host(error)
@@ -76,6 +95,8 @@ impl From<VmError> for Failure {
             VmError::Kvm(error) => {
                 Self::of_host(anyhow::Error::new(error).context("cannot use KVM (`mote doctor` checks the machine)"))
             }
+            VmError::NoFuel => Self::usage(error.to_string()),
+            VmError::OtherEngine { .. } => Self::rejected(error.to_string()),
             error => Self::of_host(error),
         }
     }

@@ -10,14 +10,12 @@ use std::{
 };
 
 use anyhow::Context;
-use mote_vmm::{
-    Access, Directory, DirectoryError, ImageError, KernelImage, Module, ModuleError, Output, Ramdisk, Sandbox, Snapshot,
-    Translation,
-};
+use mote_vmm::{Access, Directory, DirectoryError, ImageError, KernelImage, Output, Ramdisk, Sandbox, Snapshot, Translation};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     arguments::{DirectoryArg, GuestArgs},
+    engine::{self, EngineArg, Loaded},
     failure::Failure,
 };
 
@@ -26,19 +24,9 @@ pub(crate) fn shown(path: &Path) -> String {
     path.display().to_string().replace(char::is_control, "\u{fffd}")
 }
 
-pub(crate) fn kernel(arguments: &GuestArgs) -> Result<Arc<KernelImage>, ImageError> {
-    match &arguments.kernel {
-        Some(path) => KernelImage::from_file(path),
-        None => KernelImage::embedded(),
-    }
-}
-
-pub(crate) fn load_module(path: &Path) -> Result<Arc<Module>, ModuleError> {
-    if path == Path::new("-") {
-        Module::from_reader("standard input".as_ref(), io::stdin().lock())
-    } else {
-        Module::from_file(path)
-    }
+/// The kernel that was asked for, if one was.
+pub(crate) fn given_kernel(arguments: &GuestArgs) -> Result<Option<Arc<KernelImage>>, ImageError> {
+    arguments.kernel.as_deref().map(KernelImage::from_file).transpose()
 }
 
 impl GuestArgs {
@@ -71,6 +59,7 @@ impl GuestArgs {
             ("--memory", self.memory.is_some()),
             ("--max-wasm-memory", self.max_wasm_memory.is_some()),
             ("--argv0", self.argv0.is_some()),
+            ("--engine", self.engine != EngineArg::Auto),
         ];
         match settled.into_iter().find(|(_, given)| *given) {
             Some((option, _)) => Err(settled_by_snapshot(option)),
@@ -82,7 +71,7 @@ impl GuestArgs {
     /// process, so that it sees no terminal: what is kept of it must not depend on where it was made.
     /// `signals` interrupt it.
     pub(crate) fn sandbox(&self, path: &Path, arguments: Vec<String>, signals: OwnedFd) -> Result<Sandbox, Failure> {
-        let (kernel, module) = (kernel(self)?, load_module(path)?);
+        let Loaded { kernel, module, .. } = engine::load(self, path)?;
         let pass_on =
             |mut to: Box<dyn Write + Send>| Output::callback(move |bytes| to.write_all(bytes).and_then(|()| to.flush()));
         let mut builder = Sandbox::builder()

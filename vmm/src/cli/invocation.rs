@@ -55,7 +55,7 @@ fn parse(ty: ValueType, text: &str) -> Result<Value, &'static str> {
         ValueType::F32 => text.parse().map(Value::F32).map_err(|_| reason(NumberError::Malformed)),
         ValueType::F64 => text.parse().map(Value::F64).map_err(|_| reason(NumberError::Malformed)),
         ValueType::V128 => parse_u128(text).map(Value::V128).map_err(reason),
-        ValueType::FuncRef | ValueType::ExternRef => Err("cannot be given on a command line as"),
+        ValueType::FuncRef | ValueType::ExternRef | ValueType::OtherRef => Err("cannot be given on a command line as"),
     }
 }
 
@@ -72,8 +72,9 @@ fn text(value: &Value) -> String {
         Value::F32(value) => value.to_string(),
         Value::F64(value) => value.to_string(),
         Value::V128(value) => value.to_string(),
-        Value::FuncRef(None) | Value::ExternRef(None) => "<null>".into(),
+        Value::FuncRef(None) | Value::ExternRef(None) | Value::OtherRef(None) => "<null>".into(),
         Value::FuncRef(Some(_)) => "<funcref>".into(),
         Value::ExternRef(Some(_)) => "<externref>".into(),
+        Value::OtherRef(Some(_)) => "<ref>".into(),
     }
 }

@@ -2,7 +2,12 @@
 
 mod arguments;
 mod bench;
+#[cfg(feature = "compiled")]
+mod cache;
+#[cfg(feature = "compiled")]
+mod compile;
 mod doctor;
+mod engine;
 mod failure;
 mod guest;
 mod inspect;
@@ -64,6 +69,15 @@ enum Command {
     Snapshot(Box<snapshot::SnapshotArgs>),
     /// Measure calls of an export: latency, throughput, what cleaning up costs.
     Bench(Box<bench::BenchArgs>),
+    /// Compile a module ahead of time, for this machine or for others.
+    #[cfg(feature = "compiled")]
+    Compile(compile::CompileArgs),
+    /// List or remove what is kept of compiled modules.
+    #[cfg(feature = "compiled")]
+    Cache {
+        #[command(subcommand)]
+        action: cache::CacheAction,
+    },
     /// Show what a module imports and exports, and what it lacks to run here.
     Inspect {
         /// A `.wasm` or `.wat` file, or `-` for standard input.
@@ -107,6 +121,10 @@ pub(crate) fn main() -> ExitCode {
             init_log(arguments.log());
             return bench::bench(*arguments);
         }
+        #[cfg(feature = "compiled")]
+        Command::Compile(arguments) => return compile::main(&arguments),
+        #[cfg(feature = "compiled")]
+        Command::Cache { action } => cache::main(&action),
         Command::Inspect { module } => inspect::inspect(&module),
         Command::Doctor => doctor::doctor(),
         Command::Completions { shell } => {

@@ -2,11 +2,13 @@
 
 use std::{io, path::Path, time::Instant};
 
-use mote_vmm::{CallError, ConfinementError, Ending, HostFailure, Input, Output, Report, Sandbox, SandboxState, Snapshot, Stats};
+use mote_vmm::{
+    CallError, ConfinementError, Ending, HostFailure, Input, LoadOptions, Output, Report, Sandbox, SandboxState, Snapshot, Stats,
+};
 
 use super::{
     failure::{Failure, ending},
-    guest::{duplicate, kernel, refuse_uncounted_fuel, settled_by_snapshot, signals, utf8},
+    guest::{duplicate, given_kernel, refuse_uncounted_fuel, settled_by_snapshot, signals, utf8},
     invocation::{self, Invocation},
     print,
     run::{RunArgs, Timeline},
@@ -18,10 +20,9 @@ pub(crate) fn resume(arguments: RunArgs, path: &Path, timeline: &mut Timeline) -
     if !arguments.tcplisten.is_empty() {
         return Err(settled_by_snapshot("--tcplisten"));
     }
-    let kernel = kernel(&arguments.guest)?;
+    let kernel = given_kernel(&arguments.guest)?;
     timeline.kernel_is_loaded();
-    let snapshot =
-        if arguments.verify { Snapshot::load_verified(path, &kernel) } else { Snapshot::load_with_kernel(path, &kernel) }?;
+    let snapshot = Snapshot::load_with(path, &LoadOptions { kernel, verify: arguments.verify })?;
     timeline.module_is_loaded();
     refuse_out_of_place(&arguments, &snapshot)?;
     let sandbox = sandbox(&arguments, &snapshot)?;

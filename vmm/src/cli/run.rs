@@ -9,13 +9,14 @@ use std::{
 
 use anyhow::Context;
 use clap::Args;
-use mote_vmm::{ClockSource, Config, Entry, Input, Limits, Output, Report, Snapshot, Translation, Vm};
+use mote_vmm::{ClockSource, Config, Ending, Entry, Input, Limits, Output, Rejection, Report, Snapshot, Translation, Vm};
 
 use super::{
     EXIT_STATUS, StatsFormat,
     arguments::{ConfinementArg, GuestArgs},
+    engine::{self, Choice, Loaded},
     failure::{Failure, judge},
-    guest::{duplicate, ignore_file_size_signal, kernel, load_module, nothing_to_verify, shown, signals, utf8},
+    guest::{duplicate, ignore_file_size_signal, nothing_to_verify, shown, signals, utf8},
     resume, say, stats,
 };
 
@@ -55,6 +56,8 @@ pub(crate) struct Timeline {
     pub(crate) command_line: Duration,
     pub(crate) load_kernel: Duration,
     pub(crate) load_module: Duration,
+    /// What runs the module, and why.
+    pub(crate) engine: Option<Choice>,
 }
 
 impl Timeline {
@@ -62,7 +65,7 @@ impl Timeline {
         let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
         let before_main = Duration::try_from(used).unwrap_or_default();
         let zero = Duration::ZERO;
-        Self { main: Instant::now(), before_main, command_line: zero, load_kernel: zero, load_module: zero }
+        Self { main: Instant::now(), before_main, command_line: zero, load_kernel: zero, load_module: zero, engine: None }
     }
 
     pub(crate) fn kernel_is_loaded(&mut self) {
@@ -89,6 +92,10 @@ pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
         Ok(report) => {
             let (code, message) = judge(&report.ending);
             if let Some(message) = message {
+                let message = match (&report.ending, timeline.engine) {
+                    (Ending::Rejected(Rejection::Invalid(_)), Some(choice)) => message + choice.hint(),
+                    _ => message,
+                };
                 say(format_args!("mote: {}: {message}\n", shown(&module)));
             }
             match format {
@@ -110,9 +117,8 @@ fn execute(arguments: RunArgs, path: &Path, timeline: &mut Timeline) -> Result<R
     if arguments.verify {
         return Err(nothing_to_verify());
     }
-    let kernel = kernel(&arguments.guest)?;
-    timeline.kernel_is_loaded();
-    let module = load_module(path)?;
+    let Loaded { kernel, module, choice } = engine::load(&arguments.guest, path)?;
+    timeline.engine = Some(choice);
     timeline.module_is_loaded();
     Ok(Vm::new(&kernel, &module, config(arguments, path)?)?.run())
 }

@@ -157,7 +157,8 @@ fn ended(module: &Path, status: u32) -> Failure {
 
 fn verify(path: &Path) -> Result<ExitCode, Failure> {
     let info = Snapshot::verify(path)?;
-    let is_of_this_kernel = info.fits_kernel(&*KernelImage::embedded()?);
+    let kernel = if info.is_compiled { KernelImage::embedded_compiled()? } else { Some(KernelImage::embedded()?) };
+    let is_of_this_kernel = kernel.is_some_and(|kernel| info.fits_kernel(&kernel));
     Ok(print(describe(&info, is_of_this_kernel).as_bytes())?)
 }
 

@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use mote_vmm::{ExitCounts, Phases, Report};
 use serde::Serialize;
 
-use super::run::Timeline;
+use super::{engine::Choice, run::Timeline};
 
 /// Phases in their order, with names.
 fn phases(timeline: &Timeline, phases: &Phases) -> [(&'static str, Duration); 10] {
@@ -24,9 +24,22 @@ fn phases(timeline: &Timeline, phases: &Phases) -> [(&'static str, Duration); 10
     ]
 }
 
-fn exits(counts: &ExitCounts) -> [(&'static str, u64); 11] {
-    let ExitCounts { end, drain_output, read_stdin, wait, files, sockets, read_clock, demand, returns, host_calls, signal } =
-        *counts;
+fn exits(counts: &ExitCounts) -> [(&'static str, u64); 13] {
+    let ExitCounts {
+        end,
+        drain_output,
+        read_stdin,
+        wait,
+        files,
+        sockets,
+        read_clock,
+        exceptions,
+        copy_module,
+        demand,
+        returns,
+        host_calls,
+        signal,
+    } = *counts;
     [
         ("end", end),
         ("drain_output", drain_output),
@@ -36,6 +49,8 @@ fn exits(counts: &ExitCounts) -> [(&'static str, u64); 11] {
         ("sockets", sockets),
         ("read_clock", read_clock),
         ("demand", demand),
+        ("exceptions", exceptions),
+        ("copy_module", copy_module),
         ("returns", returns),
         ("host_calls", host_calls),
         ("signal", signal),
@@ -63,12 +78,21 @@ pub(crate) fn table(timeline: &Timeline, report: &Report) -> String {
     line("pages touched", (stats.touched_bytes / 4096).to_string());
     line("RAM touched", ByteSize::b(stats.touched_bytes).to_string());
     line("RAM", ByteSize::b(stats.ram_bytes).to_string());
+    if let Some(Choice { engine, why }) = timeline.engine {
+        line("engine", engine.into());
+        let _written = writeln!(text, "  because {why}");
+    }
     text
 }
 
 #[derive(Serialize)]
 struct Json {
     exit_status: u8,
+    /// Absent for a snapshot, which goes on as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine_because: Option<&'static str>,
     phases_us: serde_json::Map<String, serde_json::Value>,
     total_us: f64,
     exits: serde_json::Map<String, serde_json::Value>,
@@ -85,6 +109,8 @@ pub(crate) fn json(timeline: &Timeline, report: &Report, exit_status: u8) -> Str
     let microseconds = |duration: Duration| duration.as_secs_f64() * 1e6;
     let object = Json {
         exit_status,
+        engine: timeline.engine.map(|choice| choice.engine),
+        engine_because: timeline.engine.map(|choice| choice.why),
         phases_us: phases(timeline, &stats.phases)
             .map(|(name, duration)| (name.into(), microseconds(duration).into()))
             .into_iter()

@@ -153,11 +153,13 @@ pub(crate) struct Role {
     pub(crate) sockets: bool,
     /// It calls a sandbox any number of times, and brings it back to its snapshot.
     pub(crate) calls: bool,
+    /// It runs compiled modules.
+    pub(crate) compiled: bool,
 }
 
 impl Role {
     pub(crate) fn of(permissions: &Permissions) -> Self {
-        Self { files: permissions.has_files(), sockets: permissions.sockets, calls: false }
+        Self { files: permissions.has_files(), sockets: permissions.sockets, calls: false, compiled: false }
     }
 }
 

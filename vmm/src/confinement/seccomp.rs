@@ -136,7 +136,7 @@ const SOCKETS: &[Call] =
 /// A sandbox that goes back to its snapshot: pages that are read out of its file.
 const CALLS: &[Call] = &[any(libc::SYS_pread64)];
 
-/// Linear memory that may be of a file: copied such that a page that is not there any more is an error and no signal. Only
+/// Linear memory that may be of a file, and compiled modules, whose data is copied: such that a page that is not there any more is an error and no signal. Only
 /// of this process.
 const OWN_MEMORY: [c_long; 2] = [libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
 
@@ -211,6 +211,8 @@ fn program(role: Role) -> Result<BpfProgram, BackendError> {
     if role.calls {
         add_group(&mut rules, CALLS)?;
         add_ioctls(&mut rules, &CALL_IOCTLS)?;
+    }
+    if role.calls || role.compiled {
         OWN_MEMORY.into_iter().try_for_each(|number| add(&mut rules, number, &[of_this_process()]))?;
     }
     filter::compile(&rules)
@@ -274,7 +276,7 @@ mod tests {
         assert_eq!(numbers, [0x4004_ae8b, 0x4040_aea0, 0x4138_ae84, 0x4090_ae82, 0x5000_aea5, 0xc060_6610]);
     }
 
-    const PLAIN: Role = Role { files: false, sockets: false, calls: false };
+    const PLAIN: Role = Role { files: false, sockets: false, calls: false, compiled: false };
 
     fn allows(role: Role, number: c_long, arguments: &[u64]) -> bool {
         filter::tests::allows(&program(role).unwrap(), &Data::new(number, arguments))
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn each_resource_adds_its_calls_and_no_others() {
-        let with = |files, sockets| Role { files, sockets, calls: false };
+        let with = |files, sockets| Role { files, sockets, calls: false, compiled: false };
         for number in 0..600 {
             let is_in = |group: &[Call]| group.iter().any(|call| call.number == number && call.when.is_empty());
             let [plain, files, sockets] =
@@ -334,7 +336,9 @@ mod tests {
         assert!(!allows(PLAIN, libc::SYS_rt_sigaction, &[unsigned(libc::SIGSYS)]));
 
         let calls = |number, arguments: &[u64]| allows(Role { calls: true, ..PLAIN }, number, arguments);
+        let compiled = |number, arguments: &[u64]| allows(Role { compiled: true, ..PLAIN }, number, arguments);
         for number in OWN_MEMORY {
+            assert!(compiled(number, &[own]) && !compiled(number, &[1]));
             assert!(calls(number, &[own]) && !calls(number, &[1]) && !allows(PLAIN, number, &[own]), "call {number}");
         }
         for request in CALL_IOCTLS.map(|request| request()) {

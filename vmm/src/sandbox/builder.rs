@@ -18,7 +18,7 @@ use super::{
     snapshot::Snapshot,
     value::Value,
 };
-use crate::{ClockSource, Config, Directory, Input, KernelImage, LogLevel, Module, Output, Ramdisk, Translation};
+use crate::{ClockSource, Config, Directory, Engine, Input, KernelImage, LogLevel, Module, Output, Ramdisk, Translation};
 
 /// What one call may take, where it is bounded.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +122,7 @@ macro_rules! common_methods {
 #[must_use]
 pub struct SandboxBuilder {
     source: Source,
+    engine: Engine,
     kernel: Option<Arc<KernelImage>>,
     config: Config,
     limits: CallLimits,
@@ -133,6 +134,7 @@ impl Default for SandboxBuilder {
     fn default() -> Self {
         Self {
             source: Source::None,
+            engine: Engine::default(),
             kernel: None,
             config: Config::default(),
             limits: CallLimits { deadline: Some(DEFAULT_DEADLINE), fuel: None },
@@ -160,6 +162,12 @@ impl SandboxBuilder {
     /// The module: bytes in binary or text format.
     pub fn module_bytes(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.source = Source::Bytes(bytes.into());
+        self
+    }
+
+    /// What runs the module: the interpreter, without this.
+    pub fn engine(mut self, engine: &Engine) -> Self {
+        self.engine = engine.clone();
         self
     }
 
@@ -245,21 +253,26 @@ impl SandboxBuilder {
 
     /// Makes the sandbox: boots its VM, and instantiates the module, with its start function and `_initialize` if it has that.
     pub fn build(self) -> Result<Sandbox, BuildError> {
-        let Self { source, kernel, mut config, limits, functions, data } = self;
+        let Self { source, engine, kernel, mut config, limits, functions, data } = self;
+        let fuel = limits.fuel.is_some();
         let module = match source {
             Source::None => return Err(BuildError::NoModule),
-            Source::Loaded(module) => module,
-            Source::File(path) => Module::from_file(&path)?,
-            Source::Bytes(bytes) => Module::from_bytes("the module".as_ref(), bytes)?,
+            Source::Loaded(module) => engine.prepare(module, fuel)?,
+            Source::File(path) => engine.load_file(&path, fuel)?,
+            Source::Bytes(bytes) => engine.load_bytes("the module".as_ref(), bytes, fuel)?,
         };
         let kernel = match kernel {
             Some(kernel) => kernel,
-            None => KernelImage::embedded()?,
+            None => KernelImage::embedded_for(&module)?,
         };
         functions.check()?;
         config.limits.fuel = limits.fuel;
         let hypervisor = Arc::new(Hypervisor::open()?);
-        Sandbox::new(hypervisor, &kernel, &module, config, limits, functions, data)
+        let mut sandbox = Sandbox::new(hypervisor, &kernel, &module, config, limits, functions, data)?;
+        if sandbox.machine.runs_compiled() == engine.is_compiled() {
+            sandbox.engine = engine;
+        }
+        Ok(sandbox)
     }
 }
 

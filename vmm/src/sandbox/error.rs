@@ -7,9 +7,9 @@ use thiserror::Error;
 
 use crate::{
     ending::{Ending, GuestFault, HostFailure, Rejection, Trap},
+    engine::EngineError,
     image::ImageError,
     memory::MemoryError,
-    module::ModuleError,
     vm::VmError,
 };
 
@@ -170,9 +170,9 @@ pub enum BuildError {
     /// No module was given.
     #[error("a sandbox needs a module: give it one with `module`, `module_file` or `module_bytes`")]
     NoModule,
-    /// The module cannot be read.
+    /// The module cannot be read, or not be compiled.
     #[error(transparent)]
-    Module(#[from] ModuleError),
+    Module(#[from] EngineError),
     /// The kernel image cannot be used.
     #[error(transparent)]
     Kernel(#[from] ImageError),

@@ -58,6 +58,8 @@ pub enum ExportType {
         /// Largest size, if there is a bound.
         maximum: Option<u64>,
     },
+    /// A tag of exceptions.
+    Tag,
 }
 
 /// An export.
@@ -140,6 +142,7 @@ fn export_type(header: &ExportHeader, letters: &[u8]) -> Option<ExportType> {
         export_kind::GLOBAL => ExportType::Global { ty: letter()?, mutable: header.flag != 0 },
         export_kind::MEMORY => ExportType::Memory { minimum, maximum, memory64: header.flag != 0 },
         export_kind::TABLE => ExportType::Table { ty: letter()?, minimum, maximum },
+        export_kind::TAG => ExportType::Tag,
         _ => return None,
     })
 }

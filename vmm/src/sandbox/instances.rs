@@ -26,16 +26,10 @@ impl Sandbox {
     /// Instantiates another module in this sandbox. Its imports are functions of the host, exports of instances that were
     /// [registered](Sandbox::register), and WASI.
     pub fn instantiate(&mut self, bytes: &[u8]) -> Result<Instance, CallError> {
-        let module = read_module("the module".as_ref(), bytes.to_vec()).map_err(|error| refused(&error))?;
-        let whole_bytes = module.len() as u64;
         let _call = Ongoing::begin(&self.machine, self.limits);
-        for (index, part) in module.chunks(DATA_BYTES).enumerate() {
-            let bytes = u32::try_from(part.len()).unwrap_or(0);
-            let arguments = StageArgs { bytes, first: u32::from(index == 0), whole_bytes };
-            self.command(command::STAGE, About::instance(0), &arguments, part, false)?;
-        }
-        let (number, _) =
-            done(self.command(command::INSTANTIATE, About::instance(0), &InstantiateArgs { fuel: self.fuel() }, &[], false)?)?;
+        let mapped = if self.machine.runs_compiled() { self.map_compiled(bytes)? } else { self.stage(bytes)? };
+        let arguments = InstantiateArgs { fuel: self.fuel(), ..mapped };
+        let (number, _) = done(self.command(command::INSTANTIATE, About::instance(0), &arguments, &[], false)?)?;
         if usize::try_from(number).ok() != Some(self.instances.len()) {
             return Err(self.fault("an instance out of order"));
         }
@@ -44,6 +38,32 @@ impl Sandbox {
         let exports = self.exports_from(number, code, payload)?;
         self.keep_exports(exports);
         Ok(Instance(number))
+    }
+
+    /// Brings a module that is interpreted into the guest.
+    fn stage(&mut self, bytes: &[u8]) -> Result<InstantiateArgs, CallError> {
+        let module = read_module("the module".as_ref(), bytes.to_vec()).map_err(|error| refused(&error))?;
+        let whole_bytes = module.len() as u64;
+        for (index, part) in module.chunks(DATA_BYTES).enumerate() {
+            let bytes = u32::try_from(part.len()).unwrap_or(0);
+            let arguments = StageArgs { bytes, first: u32::from(index == 0), whole_bytes };
+            self.command(command::STAGE, About::instance(0), &arguments, part, false)?;
+        }
+        Ok(InstantiateArgs::default())
+    }
+
+    /// Compiles a module, and maps what comes of it.
+    fn map_compiled(&mut self, bytes: &[u8]) -> Result<InstantiateArgs, CallError> {
+        if self.is_confined {
+            let message = "a confined thread can compile no module; instantiate it before";
+            return Err(CallError::Rejected(Box::new(Rejection::CannotRun(message.into()))));
+        }
+        let fuel = self.machine.counts_fuel();
+        let module = self.engine.load_bytes("the module".as_ref(), bytes.to_vec(), fuel);
+        let module = module.map_err(|error| CallError::Rejected(Box::new(error.rejection())))?;
+        let address = self.machine.add_module(&module);
+        let address = address.map_err(|error| CallError::Rejected(Box::new(Rejection::CannotRun(error.to_string()))))?;
+        Ok(InstantiateArgs { fuel: 0, address, bytes: module.bytes() })
     }
 
     /// Offers the exports of an instance, under this name, to the imports of modules that are instantiated after it.
@@ -154,14 +174,7 @@ impl Sandbox {
 }
 
 /// What a module is told that does not even reach the guest.
-pub(super) fn refused(error: &ModuleError) -> CallError {
-    let message = error.to_string();
-    CallError::Rejected(Box::new(match error {
-        ModuleError::Empty { .. }
-        | ModuleError::NotWasm { .. }
-        | ModuleError::Component { .. }
-        | ModuleError::Snapshot { .. }
-        | ModuleError::Text { .. } => Rejection::Invalid(message),
-        ModuleError::Read { .. } | ModuleError::TooLarge { .. } | ModuleError::Memory(_) => Rejection::CannotRun(message),
-    }))
+fn refused(error: &ModuleError) -> CallError {
+    let (message, is_about_contents) = (error.to_string(), error.is_about_contents());
+    CallError::Rejected(Box::new(if is_about_contents { Rejection::Invalid(message) } else { Rejection::CannotRun(message) }))
 }

@@ -3,10 +3,7 @@
 //! The guest says where its memory lies; that is an allegation, but one that can do no harm: whatever it says, only RAM of
 //! this VM is reached, and only through the mappings that the host itself made.
 
-use mote_abi::{
-    hypercall::LinearMemory,
-    layout::{self, CHUNK_BYTES},
-};
+use mote_abi::{hypercall::LinearMemory, layout::CHUNK_BYTES};
 
 use crate::machine::Machine;
 
@@ -21,7 +18,7 @@ pub(super) fn read(machine: &Machine, memory: LinearMemory, offset: u64, to: &mu
         match machine.demand.translate(address) {
             Some(at) => machine.ram.read_pool(at, now).map_err(|error| unreachable(&error))?,
             // Nobody has touched it yet.
-            None if layout::is_demand(address) => now.fill(0),
+            None if machine.demand.may_be_touched(&machine.ram, address).map_err(|error| unreachable(&error))? => now.fill(0),
             None => return Err(unreachable(&"it is no memory of the guest")),
         }
         address = address.saturating_add(now.len() as u64);

@@ -34,14 +34,15 @@ pub use export::{Export, ExportType, FuncType};
 pub use host::{Caller, HostClosure, HostReturned};
 pub use pool::{Checkout, Pool, PoolError, PoolOptions, PoolStats, Pooled};
 pub(crate) use snapshot::MAGIC as SNAPSHOT_MAGIC;
-pub use snapshot::{LoadError, Snapshot, SnapshotInfo};
-pub use value::{FuncRef, Value, WasmType, WasmValues};
+pub use snapshot::{LoadError, LoadOptions, Snapshot, SnapshotInfo};
+pub use value::{FuncRef, OtherRef, Value, WasmType, WasmValues};
 
 use crate::{
     config::{Config, Input, Output},
     confinement::{Confinement, ConfinementError, Layer, Permissions, Role},
     control::InterruptHandle,
     directory::Directory,
+    engine::Engine,
     image::KernelImage,
     machine::{Machine, MachineImage, Purpose},
     module::Module,
@@ -89,6 +90,10 @@ use session::{About, Ongoing, done};
 pub struct Sandbox {
     machine: Machine,
     hypervisor: Arc<Hypervisor>,
+    /// For modules that are instantiated later.
+    engine: Engine,
+    /// Whether a thread was confined to calls of it: compiling is over then.
+    is_confined: bool,
     functions: Arc<HostFunctions>,
     /// What each instance exports, and where its memory is as far as that is known.
     instances: Vec<InstanceState>,
@@ -140,6 +145,8 @@ impl Sandbox {
         let mut sandbox = Self {
             machine,
             hypervisor,
+            engine: Engine::for_kernel(kernel),
+            is_confined: false,
             functions: Arc::new(functions),
             instances: Vec::new(),
             directories,
@@ -193,6 +200,8 @@ impl Sandbox {
         Ok(Self {
             machine,
             hypervisor,
+            engine: inner.engine.clone(),
+            is_confined: false,
             functions,
             instances: inner.instances.clone(),
             directories,
@@ -208,7 +217,8 @@ impl Sandbox {
 
     /// Confines the calling thread to what calls of this sandbox need, restores to the snapshot that it has last included:
     /// the files beneath its directories, and few system calls. See [`Confinement`] for what that means; it cannot be
-    /// undone. Making sandboxes and snapshots, and restores to another snapshot, are over for this thread.
+    /// undone. Making sandboxes and snapshots, restores to another snapshot, and instantiating further modules of compiled code,
+    /// are over for this thread.
     pub fn confine(&mut self, confinement: Confinement) -> Result<(), ConfinementError> {
         if confinement == Confinement::Off {
             return Ok(());
@@ -220,7 +230,9 @@ impl Sandbox {
         self.hypervisor.page_map().map_err(|error| failed(Layer::Landlock)(error.to_string()))?;
         confinement.restrict_files(&permissions)?;
         self.machine.attach().map_err(|error| failed(Layer::Seccomp)(error.to_string()))?;
-        confinement.restrict_calls(Role { calls: true, ..Role::of(&permissions) })
+        confinement.restrict_calls(Role { calls: true, ..Role::of(&permissions) })?;
+        self.is_confined = true;
+        Ok(())
     }
 
     /// Whether it can be called.

@@ -19,11 +19,17 @@ pub enum Value {
     FuncRef(Option<FuncRef>),
     /// Reference to something of the host, which a number stands for.
     ExternRef(Option<u32>),
+    /// Any other reference, as to an object of the module; as [`Value::FuncRef`].
+    OtherRef(Option<OtherRef>),
 }
 
 /// A reference to a function inside the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FuncRef(());
+
+/// A reference to something else inside the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherRef(());
 
 impl Value {
     /// Its type.
@@ -36,6 +42,7 @@ impl Value {
             Self::V128(_) => ValueType::V128,
             Self::FuncRef(_) => ValueType::FuncRef,
             Self::ExternRef(_) => ValueType::ExternRef,
+            Self::OtherRef(_) => ValueType::OtherRef,
         }
     }
 
@@ -44,6 +51,7 @@ impl Value {
         match ty {
             ValueType::FuncRef => Self::FuncRef(None),
             ValueType::ExternRef => Self::ExternRef(None),
+            ValueType::OtherRef => Self::OtherRef(None),
             other => Self::from_raw(other, RawValue::default()),
         }
     }
@@ -55,8 +63,8 @@ impl Value {
             Self::F32(value) => value.to_raw(),
             Self::F64(value) => value.to_raw(),
             Self::V128(value) => value.to_raw(),
-            Self::FuncRef(None) | Self::ExternRef(None) => RawValue { low: NULL, high: 0 },
-            Self::FuncRef(Some(_)) => RawValue::default(),
+            Self::FuncRef(None) | Self::ExternRef(None) | Self::OtherRef(None) => RawValue { low: NULL, high: 0 },
+            Self::FuncRef(Some(_)) | Self::OtherRef(Some(_)) => RawValue::default(),
             Self::ExternRef(Some(number)) => number.to_raw(),
         }
     }
@@ -70,6 +78,7 @@ impl Value {
             ValueType::V128 => Self::V128(u128::from_raw(raw)),
             ValueType::FuncRef => Self::FuncRef((raw.low != NULL).then_some(FuncRef(()))),
             ValueType::ExternRef => Self::ExternRef((raw.low != NULL).then(|| u32::from_raw(raw))),
+            ValueType::OtherRef => Self::OtherRef((raw.low != NULL).then_some(OtherRef(()))),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
-use mote_abi::layout::PAGE_BYTES;
+use mote_abi::{cpu, layout::PAGE_BYTES};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// First bytes of a file.
@@ -54,10 +54,16 @@ pub(super) fn data_offset(metadata_bytes: u64) -> u64 {
     (HEADER_BYTES as u64 + metadata_bytes).next_multiple_of(PAGE_BYTES)
 }
 
-/// What the kernel was told of the processor, by which it may have chosen code: only that its counter is invariant.
-pub(super) fn cpu_features(invariant_tsc: bool) -> Vec<String> {
-    invariant_tsc.then(|| String::from("invariant-tsc")).into_iter().collect()
+/// What the kernel was told of the processor, by which it may have chosen code: that its counter is invariant, and features, as
+/// [`cpu::FEATURES`] numbers them.
+pub(super) fn cpu_features(invariant_tsc: bool, features: u64) -> Vec<String> {
+    let features = cpu::FEATURES.iter().filter(|feature| features & cpu::bit(feature.name) != 0);
+    let names = invariant_tsc.then_some(INVARIANT_TSC).into_iter().chain(features.map(|feature| feature.name));
+    names.map(String::from).collect()
 }
+
+/// The name of an invariant counter among the features.
+pub(super) const INVARIANT_TSC: &str = "invariant-tsc";
 
 impl Header {
     pub(super) fn digest(&self) -> [u8; 32] {

@@ -15,6 +15,7 @@ use std::{
 use mote_abi::{
     ABI_VERSION,
     boot::{BOOT_MAGIC, BootInfo, flags},
+    cpu,
     layout::{BASE, SYSTEM},
 };
 use thiserror::Error;
@@ -32,27 +33,28 @@ use super::{
     },
     Inner, Snapshot,
     file::{
-        DIGEST_BYTES, Digests, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, MAX_METADATA_BYTES, copy_from, cpu_features,
-        data_offset,
+        DIGEST_BYTES, Digests, FORMAT_VERSION, HEADER_BYTES, Header, INVARIANT_TSC, MAGIC, MAX_METADATA_BYTES, copy_from,
+        cpu_features, data_offset,
     },
-    metadata::{InstanceMetadata, Metadata, OF_HOST, SegmentMetadata},
+    metadata::{InstanceMetadata, Metadata, ModuleMetadata, OF_HOST, SegmentMetadata},
 };
 use crate::{
     config::ClockSource,
+    engine::Engine,
     guest_ram::GuestRam,
     image::{ImageError, KernelImage},
     machine::MachineImage,
     memory::{Backing, MemoryError},
-    module::shown,
+    module::{Module, PlacedModule, shown},
     pagemap::PageMap,
     ram_image::{RamImage, Segment},
     ramdisk::Ramdisk,
     request::printable,
     service::{
         clock::{self, ClockOrigin},
-        demand::DemandState,
+        demand::{self, DemandState},
     },
-    tables::{Sizes, Tables},
+    tables::{ModuleSizes, Sizes, Tables},
 };
 
 /// What an error quotes of a file at most.
@@ -121,6 +123,8 @@ pub struct SnapshotInfo {
     pub at_input: bool,
     /// Digest of the kernel image that it needs, in hexadecimal digits.
     pub kernel: String,
+    /// Whether its modules were compiled ahead of time.
+    pub is_compiled: bool,
     /// Host functions that copies must be given: module, name and signature.
     pub functions: Vec<[String; 3]>,
     /// Directories that copies must be given, by the names that the program knows them by.
@@ -210,11 +214,22 @@ impl<'a> Opened<'a> {
         if *digest != kernel.digest().to_string() {
             return Err(self.unfit("it was taken with another kernel image"));
         }
-        let here = cpu_features(clock::host_has_invariant_tsc());
-        if *features != here {
+        // The counter has to be of the same kind. Features may be more here.
+        let here = cpu_features(clock::host_has_invariant_tsc(), kernel.cpu_features());
+        let is_invariant = |features: &[String]| features.iter().any(|name| name == INVARIANT_TSC);
+        if is_invariant(features) != is_invariant(&here) || features.iter().any(|name| !here.contains(name)) {
             return Err(self.unfit(format!("it was taken where the processor has {features:?}; here it has {here:?}")));
         }
         Ok(())
+    }
+
+    /// The kernel that it most likely was taken with; [`Opened::check_fits`] knows.
+    fn built_in_kernel(&self) -> Result<Arc<KernelImage>, LoadError> {
+        if self.metadata.modules.is_empty() {
+            return Ok(KernelImage::embedded()?);
+        }
+        KernelImage::embedded_compiled()?
+            .ok_or_else(|| self.unfit("its modules are compiled, which this program was built without"))
     }
 
     fn exports(&self) -> Result<Vec<Vec<Export>>, LoadError> {
@@ -223,12 +238,13 @@ impl<'a> Opened<'a> {
     }
 
     fn info(&self) -> Result<SnapshotInfo, LoadError> {
-        let Metadata { ram_bytes, at_input, kernel, functions, directories, segments, .. } = &self.metadata;
+        let Metadata { ram_bytes, at_input, kernel, functions, directories, segments, modules, .. } = &self.metadata;
         Ok(SnapshotInfo {
             ram_bytes: *ram_bytes,
             stored_bytes: segments.iter().map(|segment| segment.bytes).sum(),
             at_input: *at_input,
             kernel: kernel.clone(),
+            is_compiled: !modules.is_empty(),
             functions: functions.clone(),
             directories: directories.clone(),
             exports: self.exports()?.into_iter().next().unwrap_or_default(),
@@ -271,20 +287,25 @@ pub(super) fn is_snapshot(path: &Path) -> bool {
     is_regular && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == MAGIC
 }
 
-/// How much of a file is checked before it is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Check {
-    HeaderAndMetadata,
-    /// Its data, too.
-    All,
+/// How a snapshot file is opened.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// The kernel that it goes on with; `None` for the one that is built in, of the engine that it was taken with.
+    pub kernel: Option<Arc<KernelImage>>,
+    /// Whether each byte of the file is checked first, as [`Snapshot::verify`] does.
+    pub verify: bool,
 }
 
 /// Opens a file as a snapshot.
-pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Result<Snapshot, LoadError> {
+pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<Snapshot, LoadError> {
     let opened = Opened::open(path)?;
-    if check == Check::All {
+    if options.verify {
         opened.check_data()?;
     }
+    let kernel = &match &options.kernel {
+        Some(kernel) => Arc::clone(kernel),
+        None => opened.built_in_kernel()?,
+    };
     let hypervisor = Arc::new(Hypervisor::open()?);
     opened.check_fits(kernel)?;
     let instances =
@@ -298,9 +319,11 @@ pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Resu
             Some(Ramdisk::from_part(&opened.file, offset, bytes)?)
         }
     };
-    let (ram, tables) = ram(&opened, kernel, hypervisor.page_map()?)?;
+    let modules = modules(&opened)?;
+    let (ram, tables) = ram(&opened, &modules, kernel, hypervisor.page_map()?)?;
     let seeded = metadata.seed.is_some();
-    let has_invariant_tsc = !metadata.cpu_features.is_empty();
+    let has_invariant_tsc = metadata.cpu_features.iter().any(|name| name == INVARIANT_TSC);
+    let cpu_features = metadata.cpu_features.iter().map(|name| cpu::bit(name)).fold(0, |all, bit| all | bit);
     let fixed = if metadata.fixed_clock_ns.is_some() { flags::FIXED_CLOCK } else { 0 };
     let invariant = if has_invariant_tsc { flags::INVARIANT_TSC } else { 0 };
     let boot = BootInfo {
@@ -311,6 +334,7 @@ pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Resu
         random_seed: metadata.seed.unwrap_or_default(),
         seed_generation: metadata.seed_generation,
         input_generation: metadata.input_generation,
+        cpu_features,
         ..BootInfo::new_zeroed()
     };
     let source = metadata.fixed_clock_ns.map_or(ClockSource::Host, |realtime_ns| ClockSource::Fixed { realtime_ns });
@@ -318,7 +342,7 @@ pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Resu
         ram,
         ram_bytes: metadata.ram_bytes,
         is_of_file: true,
-        demand: DemandState { tables, next_chunk: metadata.next_chunk, mapped: metadata.mapped() },
+        demand: DemandState { tables, next_chunk: metadata.next_chunk, mapped: metadata.mapped(), parts: 0 },
         boot,
         seeded,
         clock: ClockOrigin::at(source, Duration::from_nanos(metadata.monotonic_ns)),
@@ -326,11 +350,13 @@ pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Resu
         ring_tail: metadata.ring_tail,
         kernel: Arc::clone(kernel),
         ramdisk,
+        modules,
         working_set: OnceLock::new(),
     };
     Ok(Snapshot(Arc::new(Inner {
         image: Arc::new(image),
         hypervisor,
+        engine: Engine::for_kernel(kernel),
         functions: Arc::new(HostFunctions::default()),
         needed_functions: metadata.functions.clone(),
         instances,
@@ -341,15 +367,36 @@ pub(super) fn load(path: &Path, kernel: &Arc<KernelImage>, check: Check) -> Resu
     })))
 }
 
+/// The compiled modules of the file, mapped.
+fn modules(opened: &Opened<'_>) -> Result<Vec<PlacedModule>, LoadError> {
+    let metadata = &opened.metadata;
+    let data_end = opened.header.data_offset + opened.header.data_bytes;
+    let mut from = data_end - metadata.ramdisk_bytes - metadata.modules_bytes();
+    let mut modules = Vec::new();
+    for module in &metadata.modules {
+        let ModuleMetadata { address, bytes, text_start, text_end } = *module;
+        let sizes = ModuleSizes { bytes, text_start, text_end };
+        modules.push(PlacedModule { address, module: Module::from_part(&opened.file, from, sizes, metadata.fuel.is_some())? });
+        from += module.file_bytes();
+    }
+    Ok(modules)
+}
+
 /// RAM of the file, with a machine in it that is built here. The parts with a fixed place are copied; the pool is mapped.
-fn ram(opened: &Opened<'_>, kernel: &KernelImage, page_map: &PageMap) -> Result<(RamImage, Tables), LoadError> {
+fn ram(
+    opened: &Opened<'_>,
+    modules: &[PlacedModule],
+    kernel: &KernelImage,
+    page_map: &PageMap,
+) -> Result<(RamImage, Tables), LoadError> {
     let metadata = &opened.metadata;
     let layout = |error: &dyn std::fmt::Display| LoadError::Memory(MemoryError::Layout(error.to_string()));
     let scratch = GuestRam::new(metadata.ram_bytes)?;
-    let sizes = Sizes { module_bytes: 0, ramdisk_bytes: metadata.ramdisk_bytes, config_bytes: metadata.config_bytes };
+    let sizes =
+        Sizes { module: ModuleSizes::default(), ramdisk_bytes: metadata.ramdisk_bytes, config_bytes: metadata.config_bytes };
     let mut tables = Tables::build(scratch.memory(), kernel, &sizes).map_err(|error| layout(&error))?;
-    for [address, chunk] in &metadata.chunks {
-        tables.map_chunk(scratch.memory(), *address, *chunk).map_err(|error| opened.damaged(error.to_string()))?;
+    for placed in modules {
+        tables.map_module(scratch.memory(), placed.address, placed.module.sizes()).map_err(|error| layout(&error))?;
     }
     let backing = opened.file.try_clone().map_err(|source| opened.read_error(source))?;
     let end = opened.header.data_offset + opened.header.data_bytes;
@@ -364,6 +411,11 @@ fn ram(opened: &Opened<'_>, kernel: &KernelImage, page_map: &PageMap) -> Result<
         } else {
             mapped.push(Segment { start: *start, bytes: *bytes, backing: Arc::clone(&backing), from });
         }
+    }
+    // Where memory may be that is mapped in part, the guest has announced in RAM.
+    for [address, chunk] in &metadata.chunks {
+        let mapped = demand::map_again(&mut tables, &scratch, *address, *chunk);
+        mapped.map_err(|error| opened.damaged(error.to_string()))?;
     }
     // The host writes these before the guest goes on; until then they are there.
     for region in OF_HOST.iter().filter(|region| region.start < SYSTEM.start) {

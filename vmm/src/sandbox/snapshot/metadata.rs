@@ -9,8 +9,8 @@ use std::{
 
 use mote_abi::{
     layout::{
-        self, BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, HOST_STATUS, MAX_RAM_BYTES, MIN_RAM_BYTES, PAGE_BYTES, POOL_FAR, POOL_NEAR,
-        RAMDISK, SYSTEM,
+        self, BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, HOST_STATUS, LINEAR, MAX_RAM_BYTES, MIN_RAM_BYTES, MODULE, PAGE_BYTES,
+        POOL_FAR, POOL_NEAR, RAMDISK, SYSTEM,
     },
     value::signature,
 };
@@ -61,7 +61,10 @@ pub(super) struct Metadata {
     pub(super) fuel: Option<u64>,
     #[serde(deserialize_with = "list")]
     pub(super) segments: Vec<SegmentMetadata>,
-    /// Bytes of the ramdisk's archive, which lies behind the segments.
+    /// Compiled modules, which lie behind the segments, each in whole pages.
+    #[serde(deserialize_with = "list")]
+    pub(super) modules: Vec<ModuleMetadata>,
+    /// Bytes of the ramdisk's archive, which lies behind them.
     pub(super) ramdisk_bytes: u64,
     /// Digests of the data in pieces of [`DIGEST_BYTES`], in hexadecimal digits.
     #[serde(deserialize_with = "list")]
@@ -94,6 +97,7 @@ enum Kind {
     Global,
     Memory,
     Table,
+    Tag,
 }
 
 /// A part of RAM: where it lies in the guest, and where in the data of the file.
@@ -105,6 +109,29 @@ pub(super) struct SegmentMetadata {
     pub(super) from: u64,
 }
 
+/// A compiled module: where it lies in the guest, and what of it can be executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ModuleMetadata {
+    pub(super) address: u64,
+    pub(super) bytes: u64,
+    pub(super) text_start: u64,
+    pub(super) text_end: u64,
+}
+
+impl ModuleMetadata {
+    /// What it takes in the file.
+    pub(super) fn file_bytes(&self) -> u64 {
+        self.bytes.next_multiple_of(PAGE_BYTES)
+    }
+
+    fn is_possible(&self) -> bool {
+        let Self { address, bytes, text_start, text_end } = *self;
+        let aligned = address.is_multiple_of(CHUNK_BYTES) && (text_start | text_end).is_multiple_of(PAGE_BYTES);
+        aligned && bytes > 0 && MODULE.contains_range(address, bytes) && text_start < text_end && text_end <= self.file_bytes()
+    }
+}
+
 /// Parts of RAM that the host writes itself, and never takes from a file.
 pub(super) const OF_HOST: [layout::Region; 3] = [BOOT_INFO, HOST_STATUS, SYSTEM];
 /// Longest list of anything: longer than a guest can have it.
@@ -113,6 +140,11 @@ const MAX_LIST: usize = 1 << 19;
 pub(super) const MAX_SEGMENTS: usize = 1 << 10;
 
 impl Metadata {
+    /// Bytes of the compiled modules in the file; their addresses were checked not to overlap, so the sum does not overflow.
+    pub(super) fn modules_bytes(&self) -> u64 {
+        self.modules.iter().map(ModuleMetadata::file_bytes).fold(0, u64::saturating_add)
+    }
+
     /// Says what is wrong with it, whatever data there is behind it: `data_bytes`, ramdisk included.
     pub(super) fn check(&self, data_bytes: u64) -> Result<(), String> {
         let ensure = |condition: bool, what: &str| if condition { Ok(()) } else { Err(String::from(what)) };
@@ -121,6 +153,12 @@ impl Metadata {
         ensure((ram - BASE.bytes()).is_multiple_of(CHUNK_BYTES), "its RAM has a size that no guest can have")?;
         ensure(self.config_bytes <= CONFIG.bytes(), "its strings do not fit where they belong")?;
         ensure(self.ramdisk_bytes <= RAMDISK.bytes() && self.ramdisk_bytes <= data_bytes, "its ramdisk is too large")?;
+        let mut free_from = MODULE.start;
+        for module in &self.modules {
+            ensure(module.is_possible() && module.address >= free_from, "a compiled module lies where none can be")?;
+            free_from = module.address + module.file_bytes();
+        }
+        ensure(self.modules_bytes() <= data_bytes - self.ramdisk_bytes, "its compiled modules are too large")?;
         let digests = usize::try_from(data_bytes.div_ceil(DIGEST_BYTES)).ok();
         ensure(digests == Some(self.digests.len()), "it has another number of digests than its data need")?;
         ensure(!self.instances.is_empty(), "it has no instance")?;
@@ -129,7 +167,7 @@ impl Metadata {
             "a host function has no type",
         )?;
         self.check_chunks()?;
-        self.check_segments(data_bytes - self.ramdisk_bytes)
+        self.check_segments(data_bytes - self.ramdisk_bytes - self.modules_bytes())
     }
 
     fn pool_bytes(&self) -> u64 {
@@ -155,7 +193,8 @@ impl Metadata {
         let (mut addresses, mut chunks) = (BTreeSet::new(), BTreeSet::new());
         for [address, chunk] in &self.chunks {
             let aligned = address.is_multiple_of(CHUNK_BYTES) && chunk.is_multiple_of(CHUNK_BYTES);
-            if !aligned || !layout::is_demand(*address) || !given(*chunk) || !addresses.insert(address) || !chunks.insert(chunk) {
+            let possible = layout::is_demand(*address) || LINEAR.contains(*address);
+            if !aligned || !possible || !given(*chunk) || !addresses.insert(address) || !chunks.insert(chunk) {
                 return Err(format!("its RAM is mapped at {address:#x}, from {chunk:#x}, where it cannot be"));
             }
         }
@@ -231,6 +270,7 @@ impl From<&Export> for ExportMetadata {
             ExportType::Table { ty, minimum, maximum } => {
                 Self { minimum: *minimum, maximum: *maximum, ..plain(Kind::Table, letters(&[*ty])) }
             }
+            ExportType::Tag => plain(Kind::Tag, String::new()),
         }
     }
 }
@@ -253,6 +293,7 @@ impl TryFrom<&ExportMetadata> for Export {
             Kind::Global => ExportType::Global { ty: single()?, mutable: *flag },
             Kind::Memory => ExportType::Memory { minimum, maximum, memory64: *flag },
             Kind::Table => ExportType::Table { ty: single()?, minimum, maximum },
+            Kind::Tag => ExportType::Tag,
         };
         Ok(Self { name: name.clone(), ty })
     }

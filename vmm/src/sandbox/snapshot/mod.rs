@@ -14,11 +14,10 @@ use super::{
     host::HostFunctions,
     hypervisor::Hypervisor,
 };
-use crate::{directory::Directory, image::KernelImage, machine::MachineImage};
+use crate::{directory::Directory, engine::Engine, machine::MachineImage};
 
 pub(crate) use file::MAGIC;
-use load::Check;
-pub use load::{LoadError, SnapshotInfo};
+pub use load::{LoadError, LoadOptions, SnapshotInfo};
 
 /// A sandbox as it was at a moment when it did nothing. Clones are the same snapshot.
 ///
@@ -42,6 +41,8 @@ pub struct Snapshot(Arc<Inner>);
 pub(super) struct Inner {
     pub(super) image: Arc<MachineImage>,
     pub(super) hypervisor: Arc<Hypervisor>,
+    /// For modules that copies instantiate later.
+    pub(super) engine: Engine,
     /// Those of the sandbox; none if it comes from a file.
     pub(super) functions: Arc<HostFunctions>,
     /// Module, name and signature of the functions that the guest knows, in its order.
@@ -85,17 +86,12 @@ impl Snapshot {
     /// RAM, its deadline and its fuel are what the file says: look at [`Snapshot::ram_bytes`], and give copies of a file that you
     /// do not trust a deadline of your own ([`CopyBuilder::deadline`]).
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        Self::load_with_kernel(path, &KernelImage::embedded()?)
+        Self::load_with(path, &LoadOptions::default())
     }
 
-    /// The same with another kernel than the one that is built in.
-    pub fn load_with_kernel(path: &Path, kernel: &Arc<KernelImage>) -> Result<Self, LoadError> {
-        load::load(path, kernel, Check::HeaderAndMetadata)
-    }
-
-    /// The same, and checks each byte of the file first, as [`Snapshot::verify`] does.
-    pub fn load_verified(path: &Path, kernel: &Arc<KernelImage>) -> Result<Self, LoadError> {
-        load::load(path, kernel, Check::All)
+    /// The same in another way than the ordinary one.
+    pub fn load_with(path: &Path, options: &LoadOptions) -> Result<Self, LoadError> {
+        load::load(path, options)
     }
 
     /// Whether this is a regular file that begins as snapshots do; nothing else of it is looked at.
@@ -175,6 +171,7 @@ impl Sandbox {
         Ok(Snapshot(Arc::new(Inner {
             image,
             hypervisor: Arc::clone(&self.hypervisor),
+            engine: self.engine.clone(),
             functions: Arc::clone(&self.functions),
             needed_functions,
             instances: self.instances.clone(),

@@ -2,14 +2,14 @@
 
 use std::{
     fs::File,
-    io::{self, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     ops::Range,
     os::unix::fs::FileExt,
     path::Path,
     time::Duration,
 };
 
-use mote_abi::{ABI_VERSION, boot::flags};
+use mote_abi::{ABI_VERSION, boot::flags, layout::PAGE_BYTES};
 use zerocopy::IntoBytes;
 
 use super::{
@@ -18,12 +18,14 @@ use super::{
         DIGEST_BYTES, Digesting, Digests, FORMAT_VERSION, HEADER_BYTES, Header, MAGIC, MAX_METADATA_BYTES, copy_from,
         cpu_features, data_offset,
     },
-    metadata::{InstanceMetadata, MAX_SEGMENTS, Metadata, OF_HOST, SegmentMetadata},
+    metadata::{InstanceMetadata, MAX_SEGMENTS, Metadata, ModuleMetadata, OF_HOST, SegmentMetadata},
 };
 use crate::{
     config::ClockSource,
+    module::PlacedModule,
     ram_image::{RamImage, Segment},
     ramdisk::Ramdisk,
+    tables::ModuleSizes,
 };
 
 /// Pieces of RAM that are left out if they are zeros.
@@ -49,10 +51,11 @@ pub(super) fn save(inner: &Inner, path: &Path) -> io::Result<()> {
         })
         .collect();
     let ramdisk_bytes = image.ramdisk.as_ref().map_or(0, |ramdisk| ramdisk.bytes());
-    let data_bytes = next + ramdisk_bytes;
+    let modules: Vec<_> = image.modules.iter().map(module_metadata).collect();
+    let data_bytes = next + modules.iter().map(ModuleMetadata::file_bytes).sum::<u64>() + ramdisk_bytes;
 
     // The digests have a fixed length, so metadata without them tells where the data begins.
-    let mut metadata = metadata(inner, segments, ramdisk_bytes);
+    let mut metadata = metadata(inner, segments, modules, ramdisk_bytes);
     let digests = usize::try_from(data_bytes.div_ceil(DIGEST_BYTES)).unwrap_or(usize::MAX);
     metadata.digests = vec!["0".repeat(2 * blake3::OUT_LEN); digests];
     let json = serde_json::to_vec(&metadata)?;
@@ -61,7 +64,7 @@ pub(super) fn save(inner: &Inner, path: &Path) -> io::Result<()> {
     }
     let data_offset = data_offset(json.len() as u64);
     file.seek(SeekFrom::Start(data_offset))?;
-    metadata.digests = write_data(file.as_file(), &parts, image.ramdisk.as_deref())?;
+    metadata.digests = write_data(file.as_file(), &parts, &image.modules, image.ramdisk.as_deref())?;
 
     let json = serde_json::to_vec(&metadata)?;
     let mut header = Header {
@@ -82,14 +85,19 @@ pub(super) fn save(inner: &Inner, path: &Path) -> io::Result<()> {
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
-/// Writes segments and ramdisk from where the file stands; their digests.
-fn write_data(file: &File, parts: &[Segment], ramdisk: Option<&Ramdisk>) -> io::Result<Vec<String>> {
+/// Writes segments, modules and ramdisk from where the file stands; their digests.
+fn write_data(file: &File, parts: &[Segment], modules: &[PlacedModule], ramdisk: Option<&Ramdisk>) -> io::Result<Vec<String>> {
     let mut writer = Digesting { file: io::BufWriter::with_capacity(1 << 20, file), digests: Digests::default() };
     for part in parts {
         copy_from(&part.backing.file, part.from, part.bytes, &mut writer)?;
     }
+    for PlacedModule { module, .. } in modules {
+        module.mapping().write_to(&mut writer)?;
+        let padding = module.bytes().next_multiple_of(PAGE_BYTES) - module.bytes();
+        io::copy(&mut io::repeat(0).take(padding), &mut writer)?;
+    }
     if let Some(ramdisk) = ramdisk {
-        ramdisk.write_to(&mut writer)?;
+        ramdisk.mapping().write_to(&mut writer)?;
     }
     writer.flush()?;
     Ok(writer.digests.finish())
@@ -135,13 +143,18 @@ fn without_zeros(segment: &Segment) -> io::Result<Vec<Segment>> {
     Ok(runs.iter().filter_map(|run| segment.part(run)).collect())
 }
 
-fn metadata(inner: &Inner, segments: Vec<SegmentMetadata>, ramdisk_bytes: u64) -> Metadata {
+fn module_metadata(placed: &PlacedModule) -> ModuleMetadata {
+    let ModuleSizes { bytes, text_start, text_end } = placed.module.sizes();
+    ModuleMetadata { address: placed.address, bytes, text_start, text_end }
+}
+
+fn metadata(inner: &Inner, segments: Vec<SegmentMetadata>, modules: Vec<ModuleMetadata>, ramdisk_bytes: u64) -> Metadata {
     let image = &inner.image;
     let nanoseconds = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     Metadata {
         kernel: image.kernel.digest().to_string(),
         abi_version: ABI_VERSION,
-        cpu_features: cpu_features(image.boot.flags & flags::INVARIANT_TSC != 0),
+        cpu_features: cpu_features(image.boot.flags & flags::INVARIANT_TSC != 0, image.boot.cpu_features),
         ram_bytes: image.ram_bytes,
         at_input: inner.state == SandboxState::AtInput,
         fixed_clock_ns: match image.clock.source() {
@@ -166,6 +179,7 @@ fn metadata(inner: &Inner, segments: Vec<SegmentMetadata>, ramdisk_bytes: u64) -
         deadline_ns: inner.limits.deadline.map(nanoseconds),
         fuel: inner.limits.fuel,
         segments,
+        modules,
         ramdisk_bytes,
         digests: Vec::new(),
     }

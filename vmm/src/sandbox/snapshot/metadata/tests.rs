@@ -40,6 +40,7 @@ fn good() -> Metadata {
             SegmentMetadata { start: BASE.start, bytes: 8 * PAGE_BYTES, from: 0 },
             SegmentMetadata { start: POOL_NEAR.start, bytes: 4 * PAGE_BYTES, from: 8 * PAGE_BYTES },
         ],
+        modules: Vec::new(),
         ramdisk_bytes: RAMDISK_BYTES,
         digests: vec!["0".repeat(64)],
     }
@@ -199,4 +200,59 @@ fn exports_come_back_with_their_types() {
     for metadata in [wrong(Kind::Func, "i"), wrong(Kind::Global, ""), wrong(Kind::Global, "ii"), wrong(Kind::Table, "?")] {
         assert!(Export::try_from(&metadata).unwrap_err().contains("`x` has no type"), "{metadata:?}");
     }
+}
+
+/// A compiled module of two pages, the second of which is text, in the last page of the data and one more.
+fn with_module(change: impl FnOnce(&mut Vec<ModuleMetadata>)) -> Result<(), String> {
+    let module =
+        ModuleMetadata { address: MODULE.start, bytes: PAGE_BYTES + 5, text_start: PAGE_BYTES, text_end: 2 * PAGE_BYTES };
+    let mut metadata = Metadata { modules: vec![module], ..good() };
+    change(&mut metadata.modules);
+    metadata.check(DATA_BYTES + 2 * PAGE_BYTES)
+}
+
+#[test]
+fn compiled_modules_lie_where_they_can() {
+    assert_eq!(with_module(|_| ()), Ok(()));
+    type Change = fn(&mut ModuleMetadata);
+    let bad: [(&str, Change); 17] = [
+        ("before the region", |module| module.address -= CHUNK_BYTES),
+        ("at zero", |module| module.address = 0),
+        ("behind the region", |module| module.address = MODULE.end),
+        ("at the end of all", |module| module.address = u64::MAX - CHUNK_BYTES + 1),
+        ("not at a chunk", |module| module.address += PAGE_BYTES),
+        ("not at a page", |module| module.address += 1),
+        ("no bytes", |module| module.bytes = 0),
+        ("over the end of the region", |module| module.bytes = MODULE.bytes() + 1),
+        ("of all bytes", |module| module.bytes = u64::MAX),
+        ("of nearly all bytes", |module| module.bytes = u64::MAX - MODULE.start),
+        ("no text", |module| module.text_start = module.text_end),
+        ("text from its end", |module| module.text_start = module.text_end + PAGE_BYTES),
+        ("text behind it", |module| module.text_end += PAGE_BYTES),
+        ("text far behind it", |module| module.text_end = u64::MAX - PAGE_BYTES + 1),
+        ("text from no page", |module| module.text_start += 1),
+        ("text to no page", |module| module.text_end -= 1),
+        ("text to its last byte", |module| module.text_end = module.bytes),
+    ];
+    for (name, change) in bad {
+        let refused = with_module(|modules| change(&mut modules[0]));
+        assert_eq!(refused.unwrap_err(), "a compiled module lies where none can be", "{name}");
+    }
+}
+
+#[test]
+fn compiled_modules_do_not_overlap_and_have_their_data() {
+    let refused = |change: fn(&mut Vec<ModuleMetadata>)| with_module(change).unwrap_err();
+    assert!(refused(|modules| modules.push(modules[0])).contains("lies where none can be"));
+    assert!(refused(|modules| modules[0].bytes = CHUNK_BYTES + 1).contains("too large"));
+    let backwards = refused(|modules| {
+        modules.push(modules[0]);
+        modules[0].address += CHUNK_BYTES;
+    });
+    assert!(backwards.contains("lies where none can be"), "{backwards}");
+    // Data that belong to no module.
+    assert!(refused(|modules| modules.clear()).contains("data"));
+    assert!(
+        refused(|modules| (modules[0].bytes, modules[0].text_start, modules[0].text_end) = (1, 0, PAGE_BYTES)).contains("data")
+    );
 }

@@ -1,0 +1,2 @@
+//! Empty: see the manifest.
+#![no_std]

@@ -1,0 +1,215 @@
+//! Which engine runs a module: what `--engine` says, or what is best for it.
+
+#[cfg(feature = "compiled")]
+use std::io::Read;
+use std::{path::Path, sync::Arc};
+
+use clap::ValueEnum;
+#[cfg(feature = "compiled")]
+use mote_vmm::{Artifact, ArtifactCache, CacheError, CacheKey, CompileOptions};
+use mote_vmm::{KernelImage, Module};
+
+#[cfg(feature = "compiled")]
+use super::compile::compile_visibly;
+use super::{arguments::GuestArgs, failure::Failure, guest::given_kernel};
+#[cfg(feature = "compiled")]
+use super::{guest::shown, say};
+
+/// What `--engine` can say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineArg {
+    /// Compiled code if the cache has it, or if the interpreter lacks something that the module needs; else the interpreter.
+    Auto,
+    /// The interpreter.
+    Interp,
+    /// Compiled code; what the cache does not have is compiled first.
+    Aot,
+}
+
+/// A module with the kernel for it, and why it is that one.
+pub(crate) struct Loaded {
+    pub(crate) kernel: Arc<KernelImage>,
+    pub(crate) module: Arc<Module>,
+    pub(crate) choice: Choice,
+}
+
+/// What runs, and why.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    pub(crate) engine: &'static str,
+    pub(crate) why: &'static str,
+}
+
+impl Choice {
+    fn interpreted(why: &'static str) -> Self {
+        Self { engine: "interpreter", why }
+    }
+
+    /// What else to try with a module that this engine does not take.
+    pub(crate) fn hint(self) -> &'static str {
+        match self.engine {
+            "interpreter" if cfg!(feature = "compiled") => "; if the interpreter lacks what it needs, --engine aot may run it",
+            _ => "",
+        }
+    }
+
+    #[cfg(feature = "compiled")]
+    fn compiled(why: &'static str) -> Self {
+        Self { engine: "compiled", why }
+    }
+}
+
+/// Makes a module ready to be run.
+pub(crate) fn load(arguments: &GuestArgs, path: &Path) -> Result<Loaded, Failure> {
+    let kernel = given_kernel(arguments)?;
+    let engine = match (&kernel, arguments.engine) {
+        (Some(kernel), EngineArg::Auto) if kernel.runs_compiled() => EngineArg::Aot,
+        (Some(_), EngineArg::Auto) => EngineArg::Interp,
+        (_, engine) => engine,
+    };
+    #[cfg(feature = "compiled")]
+    let loaded = match (is_compiled(path), engine) {
+        (true, EngineArg::Interp) => return Err(Failure::usage(format!("{} is compiled: no interpreter runs it", shown(path)))),
+        (true, _) => compiled_file(path)?,
+        (false, _) => by_choice(arguments, path, engine)?,
+    };
+    #[cfg(not(feature = "compiled"))]
+    let loaded = match engine {
+        EngineArg::Aot => return Err(Failure::usage("this mote was built without the engine for compiled modules")),
+        EngineArg::Auto | EngineArg::Interp => interpreted(path, Choice::interpreted("there is no other engine in this build"))?,
+    };
+    Ok(match kernel {
+        Some(kernel) => Loaded { kernel, ..loaded },
+        None => loaded,
+    })
+}
+
+/// A module as it is.
+fn interpreted(path: &Path, choice: Choice) -> Result<Loaded, Failure> {
+    let module = if path == Path::new("-") {
+        Module::from_reader("standard input".as_ref(), std::io::stdin().lock())
+    } else {
+        Module::from_file(path)
+    }?;
+    Ok(Loaded { kernel: KernelImage::embedded()?, module, choice })
+}
+
+#[cfg(feature = "compiled")]
+fn is_compiled(path: &Path) -> bool {
+    let mut start = [0; 8];
+    let is_regular = path.metadata().is_ok_and(|attributes| attributes.is_file());
+    is_regular
+        && std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
+        && Artifact::is_artifact(&start)
+}
+
+#[cfg(feature = "compiled")]
+fn compiled_file(path: &Path) -> Result<Loaded, Failure> {
+    let choice = Choice::compiled("the file is compiled already");
+    Ok(Loaded { kernel: compiled_kernel()?, module: Module::from_file(path)?, choice })
+}
+
+#[cfg(feature = "compiled")]
+fn by_choice(arguments: &GuestArgs, path: &Path, engine: EngineArg) -> Result<Loaded, Failure> {
+    if engine == EngineArg::Interp {
+        return interpreted(path, Choice::interpreted("--engine says so"));
+    }
+    let bytes = Module::read_binary(path)?;
+    if Artifact::is_artifact(&bytes) {
+        let choice = Choice::compiled("what comes is compiled already");
+        return Ok(Loaded { kernel: compiled_kernel()?, module: Module::from_bytes(path, bytes)?, choice });
+    }
+    let options = options(arguments);
+    match (engine, cache(engine)) {
+        (EngineArg::Aot, cache) => of_cache_or_new(path, &bytes, &options, cache.as_ref(), "--engine says so"),
+        (_, cache) => {
+            if let Some(artifact) = cache.as_ref().and_then(|cache| cached(cache, &bytes, &options)) {
+                return of_artifact(&artifact, "the cache has it compiled");
+            }
+            if let Some(reason) = mote_vmm::inspect::interpreter_lacks(&bytes) {
+                say(format_args!("mote: {}: the interpreter cannot run it ({reason}): it is compiled\n", shown(path)));
+                let why = "the interpreter lacks what the module needs";
+                return of_cache_or_new(path, &bytes, &options, cache.as_ref(), why);
+            }
+            let why = if cache.is_some() { "the cache does not have it compiled" } else { "there is no cache" };
+            let choice = Choice::interpreted(why);
+            // A file that can be mapped is not kept twice.
+            let is_regular = path.metadata().is_ok_and(|attributes| attributes.is_file());
+            let module = if is_regular { Module::from_file(path) } else { Module::from_bytes(path, bytes) }?;
+            Ok(Loaded { kernel: KernelImage::embedded()?, module, choice })
+        }
+    }
+}
+
+#[cfg(feature = "compiled")]
+fn options(arguments: &GuestArgs) -> CompileOptions {
+    CompileOptions { fuel: arguments.fuel.is_some(), ..CompileOptions::default() }
+}
+
+/// The cache of this user, if it can be used: nobody needs one.
+#[cfg(feature = "compiled")]
+fn cache(engine: EngineArg) -> Option<ArtifactCache> {
+    match ArtifactCache::open_default() {
+        Ok(cache) => Some(cache),
+        Err(CacheError::NoPlace) => None,
+        Err(error) => {
+            let message = "compiled modules are neither looked for nor kept";
+            if engine == EngineArg::Aot {
+                tracing::warn!(%error, "{message}")
+            } else {
+                tracing::debug!(%error, "{message}")
+            }
+            None
+        }
+    }
+}
+
+/// A digest of more takes longer than looking whether there is anything to be found.
+#[cfg(feature = "compiled")]
+const LARGE_BYTES: usize = 1 << 20;
+
+/// What the cache has, if it can be read: who did not ask for it can do without. One that has nothing is not worth a digest.
+#[cfg(feature = "compiled")]
+fn cached(cache: &ArtifactCache, bytes: &[u8], options: &CompileOptions) -> Option<Artifact> {
+    let is_empty = bytes.len() > LARGE_BYTES && cache.list().is_ok_and(|entries| entries.is_empty());
+    let found = if is_empty { Ok(None) } else { cache.get(&CacheKey::new(bytes, options)) };
+    found.unwrap_or_else(|error| {
+        tracing::debug!(%error, "the cache of compiled modules cannot be used");
+        None
+    })
+}
+
+#[cfg(feature = "compiled")]
+fn of_cache_or_new(
+    path: &Path,
+    bytes: &[u8],
+    options: &CompileOptions,
+    cache: Option<&ArtifactCache>,
+    why: &'static str,
+) -> Result<Loaded, Failure> {
+    let key = CacheKey::new(bytes, options);
+    if let Some(cache) = cache
+        && let Ok(Some(artifact)) = cache.get(&key)
+    {
+        return of_artifact(&artifact, why);
+    }
+    let artifact = compile_visibly(path, bytes, options)?;
+    let artifact = match cache {
+        Some(cache) => cache.insert(&key, &artifact).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the compiled module is not kept");
+            artifact
+        }),
+        None => artifact,
+    };
+    of_artifact(&artifact, why)
+}
+
+#[cfg(feature = "compiled")]
+fn of_artifact(artifact: &Artifact, why: &'static str) -> Result<Loaded, Failure> {
+    Ok(Loaded { kernel: compiled_kernel()?, module: Module::from_artifact(artifact)?, choice: Choice::compiled(why) })
+}
+
+#[cfg(feature = "compiled")]
+fn compiled_kernel() -> Result<Arc<KernelImage>, Failure> {
+    KernelImage::embedded_compiled()?.ok_or_else(|| Failure::usage("this mote was built without the engine for compiled modules"))
+}

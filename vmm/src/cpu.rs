@@ -1,0 +1,216 @@
+//! Features of the processor that guests are told of.
+
+use std::sync::OnceLock;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::Kvm;
+use mote_abi::cpu;
+
+use crate::kvm;
+
+/// A register of `cpuid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Register {
+    Eax,
+    Ebx,
+    Ecx,
+}
+
+/// Where `cpuid` tells of a feature (AMD64 Architecture Programmer's Manual, volume 3, appendix D).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) function: u32,
+    pub(crate) index: u32,
+    pub(crate) register: Register,
+    pub(crate) bit: u32,
+}
+
+/// Function that tells of features first, of later ones, of those that AMD had first, and of registers to be saved.
+pub(crate) const BASIC: u32 = 1;
+pub(crate) const STRUCTURED: u32 = 7;
+pub(crate) const EXTENDED: u32 = 0x8000_0001;
+pub(crate) const STATE: u32 = 0xd;
+
+/// In the order of [`cpu::FEATURES`].
+const PLACES: [Place; cpu::FEATURES.len()] = {
+    const fn place(function: u32, index: u32, register: Register, bit: u32) -> Place {
+        Place { function, index, register, bit }
+    }
+    use Register::{Eax, Ebx, Ecx};
+    [
+        place(BASIC, 0, Ecx, 0),
+        place(BASIC, 0, Ecx, 9),
+        place(BASIC, 0, Ecx, 13),
+        place(BASIC, 0, Ecx, 19),
+        place(BASIC, 0, Ecx, 20),
+        place(BASIC, 0, Ecx, 23),
+        place(BASIC, 0, Ecx, 28),
+        place(STRUCTURED, 0, Ebx, 5),
+        place(STRUCTURED, 0, Ebx, 3),
+        place(STRUCTURED, 0, Ebx, 8),
+        place(BASIC, 0, Ecx, 12),
+        place(EXTENDED, 0, Ecx, 5),
+        place(STRUCTURED, 0, Ebx, 16),
+        place(STRUCTURED, 0, Ebx, 17),
+        place(STRUCTURED, 0, Ebx, 31),
+        place(STRUCTURED, 0, Ecx, 12),
+        place(STRUCTURED, 0, Ecx, 1),
+        place(STRUCTURED, 0, Ecx, 11),
+        place(STRUCTURED, 1, Eax, 4),
+    ]
+};
+
+/// The features that guests may use, as [`cpu::FEATURES`] numbers them: those that this processor has, whose registers the
+/// operating system saves, and that KVM gives to guests. KVM is asked once; where VMs run without hardware virtualization it is
+/// not, as it leaves out features there that guests do have.
+pub(crate) fn features() -> u64 {
+    static FEATURES: OnceLock<u64> = OnceLock::new();
+    *FEATURES.get_or_init(|| if kvm::is_pvm() { of_processor() } else { of_processor() & of_kvm() })
+}
+
+fn of_processor() -> u64 {
+    let mut features = 0;
+    macro_rules! note {
+        ($($name:tt)*) => { $(if std::is_x86_feature_detected!($name) { features |= cpu::bit($name); })* };
+    }
+    note!(
+        "cmpxchg16b" "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "avx" "avx2" "fma" "avxvnni" "bmi1" "bmi2" "lzcnt"
+        "avx512bitalg" "avx512dq" "avx512f" "avx512vl" "avx512vbmi" "avx512vnni"
+    );
+    features
+}
+
+/// Those that KVM supports. Where there is none, no guest will miss what it might leave out.
+fn of_kvm() -> u64 {
+    let supported = Kvm::new().and_then(|kvm| kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES));
+    supported.map_or(u64::MAX, |leaves| told_by(&leaves))
+}
+
+/// The features that these leaves tell of, without those whose registers they do not have.
+fn told_by(leaves: &CpuId) -> u64 {
+    let register = |function, index, register| {
+        let leaf = leaves.as_slice().iter().find(|leaf| leaf.function == function && leaf.index == index);
+        leaf.map_or(0, |leaf| match register {
+            Register::Eax => leaf.eax,
+            Register::Ebx => leaf.ebx,
+            Register::Ecx => leaf.ecx,
+        })
+    };
+    let is_told = |place: &Place| register(place.function, place.index, place.register) >> place.bit & 1 == 1;
+    let told = PLACES.iter().enumerate().filter(|(_, place)| is_told(place)).fold(0, |told, (index, _)| told | 1 << index);
+    let state = u64::from(register(STATE, 0, Register::Eax));
+    let has_state = |feature: u64| cpu::extended_state(needed_state(feature)) & !state == 0;
+    (0..cpu::FEATURES.len())
+        .map(|index| 1 << index)
+        .filter(|bit| told & bit != 0 && has_state(*bit))
+        .fold(0, |all, bit| all | bit)
+}
+
+/// The feature that brings the registers which a feature needs.
+fn needed_state(feature: u64) -> u64 {
+    let name = cpu::FEATURES.iter().map(|feature| feature.name).find(|name| cpu::bit(name) == feature).unwrap_or_default();
+    match name {
+        _ if name.starts_with("avx512") => cpu::bit("avx") | cpu::bit("avx512f"),
+        _ if name.starts_with("avx") || name == "fma" => cpu::bit("avx"),
+        _ => 0,
+    }
+}
+
+/// The bits that tell of these features in a register of `cpuid`.
+pub(crate) fn bits(features: u64, function: u32, index: u32, register: Register) -> u32 {
+    let here = |place: &Place| (place.function, place.index, place.register) == (function, index, register);
+    let places = PLACES.iter().enumerate().filter(|(number, place)| features >> number & 1 == 1 && here(place));
+    places.fold(0, |bits, (_, place)| bits | 1 << place.bit)
+}
+
+/// What Cranelift calls the features that guests may use.
+#[cfg(feature = "compiled")]
+pub(crate) fn flags() -> impl Iterator<Item = &'static str> {
+    let features = features();
+    cpu::FEATURES.iter().enumerate().filter(move |(number, _)| features >> number & 1 == 1).map(|(_, feature)| feature.flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::arch::x86_64::__cpuid_count;
+
+    use kvm_bindings::kvm_cpuid_entry2;
+
+    use super::*;
+
+    #[test]
+    fn every_feature_of_the_contract_can_be_noted() {
+        // A feature that is missing in the macro would never be announced.
+        let source = include_str!("cpu.rs");
+        for feature in cpu::FEATURES {
+            assert!(source.contains(&format!("\"{}\"", feature.name)), "{}", feature.name);
+        }
+    }
+
+    fn of_this_processor() -> Vec<kvm_cpuid_entry2> {
+        [(BASIC, 0), (STRUCTURED, 0), (STRUCTURED, 1), (EXTENDED, 0), (STATE, 0)]
+            .map(|(function, index)| {
+                let leaf = __cpuid_count(function, index);
+                let std::arch::x86_64::CpuidResult { eax, ebx, ecx, edx } = leaf;
+                kvm_cpuid_entry2 { function, index, eax, ebx, ecx, edx, ..kvm_cpuid_entry2::default() }
+            })
+            .to_vec()
+    }
+
+    /// The standard library looks at the same bits.
+    #[test]
+    fn leaves_tell_what_is_detected() {
+        let leaves = of_this_processor();
+        let told = told_by(&CpuId::from_entries(&leaves).unwrap());
+        assert_eq!(told & of_processor(), of_processor());
+        for (number, place) in PLACES.iter().enumerate() {
+            assert_eq!(bits(1 << number, place.function, place.index, place.register), 1 << place.bit);
+            assert_eq!(
+                PLACES
+                    .iter()
+                    .filter(|other| {
+                        (other.function, other.index, other.register, other.bit)
+                            == (place.function, place.index, place.register, place.bit)
+                    })
+                    .count(),
+                1
+            );
+        }
+    }
+
+    #[test]
+    fn what_kvm_does_not_support_is_left_out() {
+        let all = |change: fn(&mut kvm_cpuid_entry2)| {
+            let mut leaves = of_this_processor();
+            for leaf in &mut leaves {
+                (leaf.eax, leaf.ebx, leaf.ecx) = (u32::MAX, u32::MAX, u32::MAX);
+                change(leaf);
+            }
+            told_by(&CpuId::from_entries(&leaves).unwrap())
+        };
+        let names = |names: &[&str]| names.iter().fold(0, |bits, name| bits | cpu::bit(name));
+        let every = (1 << cpu::FEATURES.len()) - 1;
+        assert_eq!(all(|_| ()), every);
+        let without_bmi = all(|leaf| {
+            if leaf.function == STRUCTURED && leaf.index == 0 {
+                leaf.ebx &= !(1 << 3 | 1 << 8)
+            }
+        });
+        assert_eq!(without_bmi, every & !names(&["bmi1", "bmi2"]));
+        // Registers that are not saved, whatever else is told.
+        let without_avx512 = all(|leaf| {
+            if leaf.function == STATE {
+                leaf.eax = 0b111
+            }
+        });
+        let avx512 = names(&["avx512bitalg", "avx512dq", "avx512f", "avx512vl", "avx512vbmi", "avx512vnni"]);
+        assert_eq!(without_avx512, every & !avx512);
+        let without_avx = all(|leaf| {
+            if leaf.function == STATE {
+                leaf.eax = 0b11
+            }
+        });
+        assert_eq!(without_avx, every & !(avx512 | names(&["avx", "avx2", "fma", "avxvnni"])));
+        assert_eq!(told_by(&CpuId::from_entries(&[]).unwrap()), 0);
+    }
+}
