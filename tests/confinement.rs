@@ -5,6 +5,7 @@
 
 mod support {
     pub(crate) mod command;
+    pub(crate) mod engine;
     pub(crate) mod kvm;
 }
 
@@ -17,15 +18,12 @@ use std::{
     thread,
 };
 
-use mote_vmm::{
-    Config, Confinement, ConfinementError, ConfinementSupport, Ending, HostFailure, KernelImage, Layer, Module, Output,
-    SharedBuffer, Vm,
-};
+use mote_vmm::{Config, Confinement, ConfinementError, ConfinementSupport, Ending, HostFailure, Layer, Output, SharedBuffer, Vm};
 use rustix::process::Signal;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use support::{
     command::{Outcome, finish, kill, mote, payload, payload_line, run, run_payload, run_with_input},
-    kvm,
+    engine, kvm,
 };
 
 /// With these, a machine that lacks something would be seen.
@@ -193,8 +191,8 @@ fn a_vm_of_the_library_confines_its_own_threads_only() {
     if !required() {
         return;
     }
-    let kernel = KernelImage::embedded().unwrap();
-    let module = Module::from_file(&payload("print-then-spin.wat")).unwrap();
+    let kernel = engine::kernel();
+    let module = engine::module_file(&payload("print-then-spin.wat"));
     let stdout = SharedBuffer::new(1 << 10);
     let config = Config { stdout: Output::Buffer(stdout.clone()), confinement: Confinement::Required, ..Config::default() };
     let vm = Vm::new(&kernel, &module, config).unwrap();
@@ -217,7 +215,7 @@ fn a_vm_of_the_library_confines_its_own_threads_only() {
     assert!(matches!(report.ending, Ending::Interrupted), "{:?}", report.ending);
     // And go on to make VMs of the same kernel and module.
     let config = || Config { confinement: Confinement::BestEffort, ..Config::default() };
-    let hello = Module::from_file(&payload("hello.wat")).unwrap();
+    let hello = engine::module_file(&payload("hello.wat"));
     for _ in 0..3 {
         let vm = Vm::new(&kernel, &hello, config()).unwrap();
         let report = thread::spawn(move || vm.run()).join().unwrap();
@@ -230,8 +228,8 @@ fn a_vm_that_must_be_confined_and_cannot_does_not_run() {
     if !kvm::usable() || required() {
         return;
     }
-    let kernel = KernelImage::embedded().unwrap();
-    let module = Module::from_file(&payload("hello.wat")).unwrap();
+    let kernel = engine::kernel();
+    let module = engine::module_file(&payload("hello.wat"));
     let config = Config { confinement: Confinement::Required, ..Config::default() };
     let vm = Vm::new(&kernel, &module, config).unwrap();
     let ending = thread::spawn(move || vm.run().ending).join().unwrap();

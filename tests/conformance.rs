@@ -20,6 +20,7 @@ mod preview1 {
 }
 mod support {
     pub(crate) mod command;
+    pub(crate) mod engine;
     pub(crate) mod kvm;
 }
 

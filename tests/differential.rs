@@ -7,6 +7,7 @@
 #![allow(clippy::expect_used, clippy::cast_possible_truncation, reason = "a test fails by panicking; low bytes are wanted")]
 
 mod support {
+    pub(crate) mod engine;
     pub(crate) mod kvm;
 }
 
@@ -19,7 +20,7 @@ use std::{
 };
 
 use assert_cmd::Command;
-use support::kvm;
+use support::{engine, kvm};
 
 /// wasmtime compiles CPython for ten seconds when its cache is cold, and longer beside other tests.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -113,15 +114,18 @@ impl<'a> Case<'a> {
 
     #[track_caller]
     fn run_both(&self, status: i32) -> (Output, Output) {
-        let wasmtime = self.run(&self.program.wasmtime, &[]);
-        let mote = self.run(Path::new(env!("CARGO_BIN_EXE_mote")), self.mote_options);
+        let wasmtime = self.run(Command::new(&self.program.wasmtime), &[]);
+        let mote = self.run_mote(self.mote_options);
         assert_eq!(wasmtime.status.code(), Some(status), "wasmtime: {}: {wasmtime:?}", self.line());
         assert_eq!(mote.status.code(), Some(status), "mote: {}: {mote:?}", self.line());
         (wasmtime, mote)
     }
 
-    fn run(&self, runtime: &Path, options: &[&str]) -> Output {
-        let mut command = Command::new(runtime);
+    fn run_mote(&self, options: &[&str]) -> Output {
+        self.run(Command::from_std(engine::mote()), &[engine::under_test().options(), options].concat())
+    }
+
+    fn run(&self, mut command: Command, options: &[&str]) -> Output {
         command.arg("run").args(options).args(self.options).arg(&self.program.module).args(self.arguments);
         // With it, wasmtime writes pages to standard error about a trap.
         command.env_remove("RUST_BACKTRACE").write_stdin(self.input).timeout(LIMIT).output().expect("the runtime does not start")
@@ -251,10 +255,44 @@ fn compute() {
     assert_eq!(fib.with(&["23"]).exits(0), "fib(23) = 28657\n");
     // It says so on standard error, by the name that it was given.
     fib.with(&["many"]).exits(2);
-    let Some(nbody) = Program::fetched("nbody.wasm") else { return };
-    nbody.with(&["20000"]).exits(0);
-    let Some(sha256) = Program::fetched("sha256.wasm") else { return };
-    sha256.with(&["2"]).exits(0);
+    // Size, and how the output begins if it is known from elsewhere.
+    let kernels = [
+        ("nbody", "20000", ""),
+        ("spectral-norm", "100", "1.274219991\n"),
+        ("fannkuch", "7", "fannkuch(7) = 16, sum 228\n"),
+        ("mandelbrot", "65", ""),
+        ("matrix", "70", ""),
+        ("sha256", "2", ""),
+        ("lz", "1", ""),
+        ("json", "2", "107872 values in 1371170 bytes, sum 144095557.982, "),
+        ("regex", "1", ""),
+        ("quicksort", "100001", ""),
+    ];
+    for (name, size, start) in kernels {
+        let Some(kernel) = Program::fetched(&format!("{name}.wasm")) else { return };
+        let output = kernel.with(&[size]).exits(0);
+        assert!(output.starts_with(start), "{name}: {output}");
+    }
+}
+
+/// Those that `scripts/bench` measures, with little to do.
+#[test]
+fn scripts() {
+    let scripts = [
+        ("pidigits", "pidigits", "100", "3141592653…5342117067, 100 digits, sum 471\n"),
+        ("richards", "richards", "2", "2 rounds, packets 2322, holds 928\n"),
+        ("deltablue", "deltablue", "100", "chain 9999, projection [1170, 5, 124280, 224280]\n"),
+        ("json", "json_document", "1", ""),
+    ];
+    for (interpreter, folder) in [("quickjs.wasm", "js"), ("cpython.wasm", "py")] {
+        let Some(interpreter) = Program::fetched(interpreter) else { return };
+        let directory = format!("{}::/scripts", repository().join("tests/programs").join(folder).display());
+        for (js, py, size, expected) in scripts {
+            let file = format!("/scripts/{}.{folder}", if folder == "js" { js } else { py });
+            let output = interpreter.with(&[&file, size]).options(&["--dir", &directory]).exits(0);
+            assert!(output == expected || js == "json" && output.ends_with("balance 8507.5, points 13486\n"), "{file}: {output}");
+        }
+    }
 }
 
 #[test]
@@ -275,7 +313,7 @@ fn coremark() {
     assert!(plain.contains("seedcrc          : 0xe9f5\n") && plain.contains("[0]crcfinal"), "{plain}");
     assert_eq!(results(&["--fuel", "1000000000"]), plain);
 
-    let starved = coremark.with(&["50"]).run(Path::new(env!("CARGO_BIN_EXE_mote")), &["--fuel", "1000"]);
+    let starved = coremark.with(&["50"]).run_mote(&["--fuel", "1000"]);
     assert_eq!(starved.status.code(), Some(134), "{starved:?}");
 }
 

@@ -7,6 +7,7 @@
 
 mod support {
     pub(crate) mod command;
+    pub(crate) mod engine;
     pub(crate) mod kvm;
 }
 
@@ -24,7 +25,7 @@ use std::{
 
 use support::{
     command::{Outcome, finish, kill, module_file, mote, run, run_with_input},
-    kvm,
+    engine, kvm,
 };
 use tempfile::TempDir;
 
@@ -302,9 +303,16 @@ fn a_full_disk_is_told_by_the_next_call_that_can() {
     const FBIG: i32 = 22;
     let limited = |directory: &TempDir, program: &str| {
         let module = module_file(program);
+        // The limit is for files of the compiler, too.
+        engine::prepare(module.path());
         let mut shell = Command::new("sh");
-        let line = "ulimit -f 8 && exec \"$0\" run --dir \"$1\"::/ \"$2\"";
-        shell.args(["-c", line, env!("CARGO_BIN_EXE_mote")]).arg(directory.path()).arg(module.path());
+        let engine = engine::under_test().options().join(" ");
+        let line = format!("ulimit -f 8 && exec \"$0\" run {engine} --dir \"$1\"::/ \"$2\"");
+        shell
+            .env("XDG_CACHE_HOME", engine::cache_home())
+            .args(["-c", &line, env!("CARGO_BIN_EXE_mote")])
+            .arg(directory.path())
+            .arg(module.path());
         let piped = std::process::Stdio::piped;
         finish(shell.stdin(std::process::Stdio::null()).stdout(piped()).stderr(piped()).spawn().unwrap())
     };

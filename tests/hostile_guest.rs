@@ -23,6 +23,7 @@ mod support {
 
 mod hostile {
     mod addresses;
+    mod announced;
     mod demand;
     mod doorbell;
     mod endless;

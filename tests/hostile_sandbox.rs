@@ -11,6 +11,7 @@
 )]
 
 mod support {
+    pub(crate) mod engine;
     #[allow(dead_code, reason = "shared with other tests")]
     pub(crate) mod guest;
     #[allow(dead_code, reason = "shared with other tests")]
@@ -29,4 +30,6 @@ mod lying {
     mod returns;
     mod server;
     mod status;
+    #[cfg(feature = "compiled")]
+    mod vectors;
 }

@@ -8,6 +8,7 @@
 
 mod support {
     pub(crate) mod command;
+    pub(crate) mod engine;
     pub(crate) mod kvm;
 }
 

@@ -22,5 +22,6 @@ mod sandboxes {
     mod wasi;
 }
 mod support {
+    pub(crate) mod engine;
     pub(crate) mod kvm;
 }

@@ -11,6 +11,7 @@
 )]
 
 mod support {
+    pub(crate) mod engine;
     pub(crate) mod kvm;
 }
 

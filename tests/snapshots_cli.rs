@@ -14,6 +14,7 @@ mod snapshots {
 }
 mod support {
     pub(crate) mod command;
+    pub(crate) mod engine;
     #[allow(dead_code, reason = "shared with other tests")]
     pub(crate) mod image;
     pub(crate) mod kvm;

@@ -12,9 +12,9 @@ use mote_abi::{
 use mote_vmm::{BuildError, CallError, Rejection, Sandbox};
 use zerocopy::IntoBytes;
 
-use super::server::{bad_request, bare_builder, done, export, give_back, in_time};
+use super::server::{bad_request, bare_builder, done, export, give_back, in_time, kernel_of_engine};
 use crate::support::{
-    guest::{self, Assembled, CONSTANTS, copy, spin},
+    guest::{Assembled, CONSTANTS, copy, spin},
     kvm,
 };
 
@@ -33,7 +33,7 @@ fn for_ever(a: &mut CodeAssembler, list_bytes: usize, returned: &ReturnArgs) -> 
 }
 
 fn built(constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Result<Sandbox, CallError> {
-    let kernel = guest::kernel(constants, code);
+    let kernel = kernel_of_engine(constants, code);
     in_time(move || bare_builder(&kernel).deadline(Duration::from_secs(20)).build()).map_err(|error| match error {
         BuildError::Instantiate(error) => error,
         other => panic!("{other}"),
@@ -67,7 +67,7 @@ fn lists_that_are_none_are_faults() {
         export(export_kind::GLOBAL, b"g", b""),
         export(export_kind::GLOBAL, b"g", b"ii"),
         export(export_kind::TABLE, b"t", b"?"),
-        export(export_kind::GLOBAL + 1, b"x", b""),
+        export(export_kind::TAG + 1, b"x", b""),
         export(u32::MAX, b"x", b""),
     ] {
         let error = listing(&list, 1).unwrap_err();
@@ -106,7 +106,7 @@ fn a_list_without_end_meets_the_deadline_of_the_whole() {
     }
     let one = export(export_kind::FUNCTION, b"f", b":");
     let returned = ReturnArgs { code: u32::MAX, payload_bytes: one.len() as u32, ..done() };
-    let kernel = guest::kernel(&one, |a| for_ever(a, one.len(), &returned));
+    let kernel = kernel_of_engine(&one, |a| for_ever(a, one.len(), &returned));
     let error = in_time(move || bare_builder(&kernel).deadline(Duration::from_millis(100)).build().unwrap_err());
     assert!(matches!(error, BuildError::Instantiate(CallError::DeadlineExceeded)), "{error}");
 }
@@ -116,7 +116,7 @@ fn a_kernel_that_does_not_get_so_far_is_told_as_what_it_is() {
     if !kvm::usable() {
         return;
     }
-    let spinning = guest::kernel(&[], spin);
+    let spinning = kernel_of_engine(&[], spin);
     let error = in_time(move || bare_builder(&spinning).deadline(Duration::from_millis(50)).build().unwrap_err());
     assert!(matches!(error, BuildError::Instantiate(CallError::DeadlineExceeded)), "{error}");
     let first = |kind, code| built(&[], move |a| give_back(a, &ReturnArgs { kind, code, ..done() })).unwrap_err();

@@ -11,9 +11,9 @@ use mote_abi::{
 };
 use mote_vmm::{CallError, GuestFault, KernelImage, Sandbox};
 
-use super::server::{bare_builder, done, export, give_back, jump_if_resumed};
+use super::server::{bare_builder, done, export, give_back, jump_if_resumed, kernel_of_engine};
 use crate::support::{
-    guest::{self, Assembled, CONSTANTS, DATA, DATA_BYTES, copy},
+    guest::{Assembled, CONSTANTS, DATA, DATA_BYTES, copy},
     kvm,
 };
 
@@ -28,7 +28,7 @@ const WORD_BYTES: u64 = 8;
 /// where it is, or zeros. `stop` is an instruction on the doorbell page that never comes to its end.
 fn kernel(stop: fn(&mut CodeAssembler) -> Assembled) -> std::sync::Arc<KernelImage> {
     let exports = [export(export_kind::FUNCTION, b"changed", b":II"), export(export_kind::FUNCTION, b"stop", b":")].concat();
-    guest::kernel(&exports, |a| {
+    kernel_of_engine(&exports, |a| {
         let (mut obey, mut stops, mut same) = (a.create_label(), a.create_label(), a.create_label());
         jump_if_resumed(a, obey)?;
         a.mov(rax, PATTERN)?;

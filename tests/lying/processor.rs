@@ -10,9 +10,9 @@ use mote_abi::{
 };
 use mote_vmm::{CallError, Sandbox, Value};
 
-use super::server::{bare_builder, done, export, give_back};
+use super::server::{bare_builder, done, export, give_back, kernel_of_engine};
 use crate::support::{
-    guest::{self, Assembled, CONSTANTS, DATA, copy, spin},
+    guest::{Assembled, CONSTANTS, DATA, copy, spin},
     kvm,
 };
 
@@ -82,7 +82,7 @@ fn sandbox(dirty: fn(&mut CodeAssembler) -> Assembled) -> Sandbox {
     .concat();
     let constants = [&PATTERN.to_le_bytes()[..], &[0; 8], &list].concat();
     let bytes = (NAMES.len() + VECTORS) as u64 * RECORD_BYTES;
-    let kernel = guest::kernel(&constants, |a| {
+    let kernel = kernel_of_engine(&constants, |a| {
         let (mut obey, mut bad) = (a.create_label(), a.create_label());
         note(a)?;
         let flags_at = BOOT_INFO.start + std::mem::offset_of!(BootInfo, flags) as u64;

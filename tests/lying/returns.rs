@@ -75,7 +75,8 @@ fn requests_that_are_none_are_faults() {
     }
     let number = |number| move |a: &mut CodeAssembler| call(a, &Request { number, data_bytes: 0, arguments: [0xff; 96] });
     assert_bad_request("none", |a| a.mov(dword_ptr(DOORBELL.start), 1), "without one");
-    assert_bad_request("unknown", number(8), "unknown number");
+    assert_bad_request("no copy", number(8), "a copy out of no module");
+    assert_bad_request("unknown", number(9), "unknown number");
     assert_bad_request("largest", number(u32::MAX), "unknown number");
 }
 

@@ -14,12 +14,16 @@ use mote_abi::{
     hypercall::{LinearMemory, NO_FUEL, RETURN, ReturnArgs, return_kind},
     layout::{BOOT_INFO, HEAP, MAILBOX_DATA, MIN_RAM_BYTES},
     mailbox::{RESPONSE, Request},
+    note::engine,
     value::RawValue,
 };
 use mote_vmm::{CallError, Caller, GuestFault, KernelImage, Poison, Sandbox, SandboxBuilder, SandboxState, Snapshot};
 use zerocopy::IntoBytes;
 
-use crate::support::guest::{self, Assembled, CONSTANTS, copy, post, ring};
+use crate::support::{
+    engine::{by_engine, sandbox_builder},
+    guest::{self, Assembled, CONSTANTS, copy, post, ring},
+};
 
 /// What the function returns when it behaves.
 pub(crate) const ANSWER: i32 = 42;
@@ -65,11 +69,16 @@ pub(crate) fn answer(a: &mut CodeAssembler) -> Assembled {
     give_back(a, &ReturnArgs { payload_bytes: size_of::<RawValue>() as u32, ..done() })
 }
 
+/// Assembles a kernel that says that it has the engine under test.
+pub(crate) fn kernel_of_engine(constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Arc<KernelImage> {
+    guest::kernel_of(by_engine(engine::INTERPRETER, engine::COMPILED), constants, code)
+}
+
 /// A kernel whose first words are those of a good one, and that does `misbehave` when it is told to. That goes on with the
 /// next command, if it comes to its end.
 pub(crate) fn kernel(misbehave: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Arc<KernelImage> {
     let list = exports();
-    guest::kernel(&list, |a| {
+    kernel_of_engine(&list, |a| {
         let (mut obey, mut bad, mut other) = (a.create_label(), a.create_label(), a.create_label());
         jump_if_resumed(a, obey)?;
         copy(a, CONSTANTS, MAILBOX_DATA.start, list.len() as u64)?;
@@ -112,7 +121,7 @@ pub(crate) fn builder(kernel: &Arc<KernelImage>) -> SandboxBuilder {
 /// The same without the function.
 pub(crate) fn bare_builder(kernel: &Arc<KernelImage>) -> SandboxBuilder {
     let module = b"\0asm\x01\0\0\0";
-    Sandbox::builder().kernel(kernel).module_bytes(*module).ram_bytes(MIN_RAM_BYTES).deadline(DEADLINE)
+    sandbox_builder().kernel(kernel).module_bytes(*module).ram_bytes(MIN_RAM_BYTES).deadline(DEADLINE)
 }
 
 /// Runs it in a thread of its own.

@@ -16,9 +16,9 @@ use mote_abi::{
 use mote_vmm::{Access, Directory, Sandbox};
 use zerocopy::IntoBytes;
 
-use super::server::{bare_builder, done, export, give_back, jump_if_resumed};
+use super::server::{bare_builder, done, export, give_back, jump_if_resumed, kernel_of_engine};
 use crate::support::{
-    guest::{self, CONSTANTS, call, copy},
+    guest::{CONSTANTS, call, copy},
     kvm,
 };
 
@@ -43,7 +43,7 @@ fn sandbox(directory: &std::path::Path) -> Sandbox {
     let file_at = CONSTANTS + 8;
     let record_at = file_at + FILE.len() as u64;
     let open = OpenArgs { path_bytes: FILE.len() as u32, access: access::WRITE, ..OpenArgs::default() };
-    let kernel = guest::kernel(&constants, |a| {
+    let kernel = kernel_of_engine(&constants, |a| {
         let (mut obey, mut fail) = (a.create_label(), a.create_label());
         jump_if_resumed(a, obey)?;
         copy(a, record_at + record_bytes, MAILBOX_DATA.start, exports_bytes)?;

@@ -11,7 +11,7 @@ use std::{
 use super::fixture::Fixture;
 use crate::support::{
     command::{Outcome, run_with_input},
-    kvm,
+    engine, kvm,
 };
 
 /// What runs a program.
@@ -30,12 +30,13 @@ impl Runtime {
         let mut command = match self {
             Self::Wasmtime => Command::new(fetched("bin/wasmtime")),
             Self::Preview1 => Command::new(fetched("bin/wasmtime-preview1")),
-            Self::Mote => Command::new(env!("CARGO_BIN_EXE_mote")),
+            Self::Mote => engine::mote(),
         };
-        command.arg("run");
-        if self == Self::Preview1 {
-            command.args(["-S", "preview2=n"]);
-        }
+        command.arg("run").args(match self {
+            Self::Wasmtime => &[],
+            Self::Preview1 => &["-S", "preview2=n"][..],
+            Self::Mote => engine::under_test().options(),
+        });
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

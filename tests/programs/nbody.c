@@ -82,7 +82,7 @@ static double energy(const struct body *bodies)
 
 int main(int argc, char **argv)
 {
-    unsigned long steps = workload(argc, argv, 2000000);
+    unsigned long steps = workload(argc, argv, 16000000);
     struct body bodies[BODIES];
     place(bodies);
     printf("%.15e\n", energy(bodies));

@@ -50,7 +50,7 @@ static void block(uint32_t state[8], const uint8_t *from)
 int main(int argc, char **argv)
 {
     static uint8_t data[CHUNK];
-    unsigned long mebibytes = workload(argc, argv, 32);
+    unsigned long mebibytes = workload(argc, argv, 128);
     uint32_t state[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                           0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
 

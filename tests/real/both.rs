@@ -29,11 +29,16 @@ pub(super) fn fetched(name: &str) -> Option<PathBuf> {
     if let Some(missing) = [&wasmtime, &program].into_iter().find(|path| !path.exists()) {
         let reason = format!("{name}: no {}; scripts/fetch-programs brings it", missing.display());
         assert!(env::var_os("MOTE_REQUIRE_PROGRAMS").is_none(), "{reason}");
-        // Not `eprintln`, which the test harness shows only for tests that fail.
-        let _written = writeln!(std::io::stderr(), "skipped {reason}");
+        skip(&reason);
         return None;
     }
     kvm::usable().then_some(program)
+}
+
+/// Says that a test is skipped, and why.
+pub(super) fn skip(reason: &str) {
+    // Not `eprintln`, which the test harness shows only for tests that fail.
+    let _written = writeln!(std::io::stderr(), "skipped {reason}");
 }
 
 pub(super) fn programs() -> PathBuf {
@@ -60,11 +65,18 @@ pub(super) struct Case {
     root: Option<(PathBuf, PathBuf)>,
     arguments: Vec<OsString>,
     input: &'static [u8],
+    /// What wasmtime compiles it with, and how.
+    compiler: &'static [&'static str],
 }
+
+/// Of one pass: it needs a fifth of the time that the other takes, which is minutes for clang, and the result is fast enough.
+const QUICK: &[&str] = &["-C", "compiler=winch"];
+/// For what the quick one cannot compile; once, as the result is kept.
+const THOROUGH: &[&str] = &["-C", "compiler=cranelift", "-C", "cache"];
 
 impl Case {
     pub(super) fn new(module: impl Into<PathBuf>) -> Self {
-        Self { module: module.into(), files: None, options: vec![], root: None, arguments: vec![], input: b"" }
+        Self { module: module.into(), files: None, options: vec![], root: None, arguments: vec![], input: b"", compiler: QUICK }
     }
 
     /// Each runtime has a copy of this directory.
@@ -91,6 +103,11 @@ impl Case {
     pub(super) fn arguments(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(OsString::from));
         self
+    }
+
+    /// The module needs what wasmtime has in its slow compiler alone.
+    pub(super) fn compiled_thoroughly(self) -> Self {
+        Self { compiler: THOROUGH, ..self }
     }
 
     pub(super) fn input(self, input: &'static [u8]) -> Self {
@@ -123,11 +140,9 @@ impl Case {
         Both { wasmtime, mote }
     }
 
-    /// Its compiler of one pass needs a fifth of the time that the other takes, which is minutes for clang, and the result
-    /// is fast enough.
     fn in_wasmtime(&self) -> Run {
         let mut command = Command::new(programs().join("bin/wasmtime"));
-        command.args(["run", "-C", "compiler=winch"]);
+        command.arg("run").args(self.compiler);
         if let Some((directory, _)) = &self.root {
             command.arg("--dir").arg(mapping(directory, "/"));
         }

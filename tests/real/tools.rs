@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use super::both::{Case, fetched, fixture, programs};
+use super::both::{Case, fetched, fixture, programs, skip};
+use crate::support::engine::{self, Engine};
 
 #[test]
 fn quickjs() {
@@ -29,11 +30,29 @@ fn yosys_tells_its_version() {
 #[test]
 fn yosys_synthesizes_a_counter() {
     let Some(yosys) = fetched("yosys.wasm") else { return };
+    synthesize_a_counter(Case::new(yosys), "yosys-share");
+}
+
+/// It throws exceptions, which the interpreter does not have.
+#[test]
+fn yosys_with_exceptions() {
+    if engine::under_test() == Engine::Interp {
+        skip("yosys-new.wasm: the interpreter has no exceptions");
+        return;
+    }
+    let Some(yosys) = fetched("yosys-new.wasm") else { return };
+    let yosys = || Case::new(&yosys).compiled_thoroughly();
+    assert!(yosys().arguments(&["-V"]).exits(0).text().starts_with("Yosys 0.70 "));
+    yosys().arguments(&["-q", "-p", "read_verilog /no/such/file.v"]).exits(1);
+    synthesize_a_counter(yosys(), "yosys-new-share");
+}
+
+fn synthesize_a_counter(yosys: Case, share: &str) {
     // Yosys passes the circuit to its optimizer in temporary files.
     let temporary = tempfile::tempdir().expect("no temporary directory");
     let script =
         "read_verilog /w/counter.v; synth -top counter; write_verilog /w/out.v; write_json /w/out.json; tee -o /w/stat stat";
-    let case = Case::new(yosys).directory(&programs().join("yosys-share"), "/share").directory(temporary.path(), "/tmp");
+    let case = yosys.directory(&programs().join(share), "/share").directory(temporary.path(), "/tmp");
     let both = case.files(fixture("yosys")).arguments(&["-q", "-p", script]).exits(0);
     let netlist = fs::read_to_string(both.mote.path("out.v")).expect("it is there");
     assert!(netlist.contains("module counter(clk, reset, enable, count);"), "{netlist}");

@@ -2,6 +2,8 @@
 
 use mote_vmm::{Sandbox, SandboxBuilder};
 
+use crate::support::engine::sandbox_builder;
+
 /// A memory of one page, and everything that one wants of it.
 pub(crate) const MEMORY: &str = r#"(module
     (memory (export "memory") 1)
@@ -45,7 +47,7 @@ pub(crate) const ECHO: &str = r#"(module
 
 /// Begins to make a sandbox of a module in the text format, with less RAM than usual.
 pub(crate) fn builder(text: &str) -> SandboxBuilder {
-    Sandbox::builder().module_bytes(text).ram_bytes(64 << 20)
+    sandbox_builder().module_bytes(text).ram_bytes(64 << 20)
 }
 
 #[track_caller]

@@ -128,7 +128,7 @@ fn copies() {
 }
 
 fn builds() {
-    measure(rounds(200), |round| {
+    measure(rounds(400), |round| {
         let mut sandbox = build(MEMORY);
         assert_eq!(sandbox.call::<_, i32>("count", ()).unwrap(), 1);
         if round % 3 == 0 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mote_vmm::{BuildError, CallError, Poison, Rejection, Sandbox, SandboxState, TrapKind};
 
 use super::guests::{MEMORY, build, builder};
-use crate::support::kvm;
+use crate::support::{engine::by_engine, kvm};
 
 fn trap_kind(error: &CallError) -> TrapKind {
     error.trap().unwrap_or_else(|| panic!("{error:?}")).kind
@@ -103,7 +103,9 @@ fn each_call_has_its_fuel() {
     sandbox.clear_poison().unwrap();
     sandbox.set_fuel(thousand);
     sandbox.call::<_, ()>("loop", 1_000).unwrap();
-    sandbox.set_fuel(thousand - 1);
+    // Compiled code looks at what is left only where a loop begins anew.
+    let too_little = thousand - by_engine(1, 20);
+    sandbox.set_fuel(too_little);
     assert_eq!(trap_kind(&sandbox.call::<_, ()>("loop", 1_000).unwrap_err()), TrapKind::OutOfFuel);
     sandbox.clear_poison().unwrap();
     for fuel in [0, 1] {
@@ -120,7 +122,7 @@ fn each_call_has_its_fuel() {
     sandbox.set_fuel(thousand);
     let snapshot = sandbox.snapshot().unwrap();
     Sandbox::from_snapshot(&snapshot).unwrap().call::<_, ()>("loop", 1_000).unwrap();
-    let mut copy = snapshot.sandbox().fuel(thousand - 1).build().unwrap();
+    let mut copy = snapshot.sandbox().fuel(too_little).build().unwrap();
     assert_eq!(trap_kind(&copy.call::<_, ()>("loop", 1_000).unwrap_err()), TrapKind::OutOfFuel);
 }
 
@@ -159,17 +161,20 @@ fn the_stack_has_a_bound_and_is_whole_again_after_it() {
     if !kvm::usable() {
         return;
     }
-    let mut sandbox = builder(RECURSION).stack(8 << 20, 1_000).build().unwrap();
+    // Compiled code does not count calls, but each takes at least 16 bytes; and it has no more than 896 KiB.
+    let (stack_bytes, too_deep) = by_engine((8 << 20, 1_100), (64 << 10, 64 << 10 >> 4));
+    let mut sandbox = builder(RECURSION).stack(stack_bytes, 1_000).build().unwrap();
     for _ in 0..50 {
         assert_eq!(sandbox.call::<_, i32>("depth", 900).unwrap(), 900);
-        assert_eq!(trap_kind(&sandbox.call::<_, i32>("depth", 1_100).unwrap_err()), TrapKind::StackOverflow);
+        assert_eq!(trap_kind(&sandbox.call::<_, i32>("depth", too_deep).unwrap_err()), TrapKind::StackOverflow);
         sandbox.clear_poison().unwrap();
     }
     let mut small = builder(RECURSION).stack(128 << 10, 1_000_000).build().unwrap();
     assert_eq!(small.call::<_, i32>("wide", 100).unwrap(), 100);
     assert_eq!(trap_kind(&small.call::<_, i32>("wide", 100_000).unwrap_err()), TrapKind::StackOverflow);
     let mut usual = build(RECURSION);
-    assert_eq!(usual.call::<_, i32>("depth", 40_000).unwrap(), 40_000);
+    let deep = by_engine(40_000, 20_000);
+    assert_eq!(usual.call::<_, i32>("depth", deep).unwrap(), deep);
     assert_eq!(trap_kind(&usual.call::<_, i32>("depth", 60_000).unwrap_err()), TrapKind::StackOverflow);
 }
 

@@ -274,7 +274,7 @@ fn everything_else() {
             ("an export of half a type", &add_export("func", "i"), Damaged("has no type")),
             ("a global of two types", &add_export("global", "ii"), Damaged("has no type")),
             ("a table of no type", &add_export("table", "?"), Damaged("has no type")),
-            ("an export of no kind", &add_export("tag", ""), NONE),
+            ("an export of no kind", &add_export("label", ""), NONE),
             ("a short seed", &|forgery| forgery.set("/seed", json!([1, 2, 3])), NONE),
             ("a seed of large numbers", &|forgery| forgery.set("/seed", vec![256; 32]), NONE),
             ("unknown field", &|forgery| forgery.metadata["registers"] = json!({ "rip": 0 }), NONE),

@@ -8,6 +8,8 @@ use std::{
 use mote_vmm::{Caller, Sandbox, SandboxBuilder, Snapshot};
 use tempfile::TempDir;
 
+use crate::support::engine::sandbox_builder;
+
 /// Least RAM that a guest can have.
 pub(crate) const SMALL_RAM_BYTES: u64 = 16 << 20;
 /// More than a call of these tests takes, however busy the machine is.
@@ -71,7 +73,7 @@ pub(crate) const ECHO: &str = r#"(module
         (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#;
 
 pub(crate) fn builder(module: &str) -> SandboxBuilder {
-    Sandbox::builder().module_bytes(module).ram_bytes(SMALL_RAM_BYTES).deadline(PATIENCE)
+    sandbox_builder().module_bytes(module).ram_bytes(SMALL_RAM_BYTES).deadline(PATIENCE)
 }
 
 pub(crate) fn with_functions(builder: SandboxBuilder) -> SandboxBuilder {

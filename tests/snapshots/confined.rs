@@ -5,7 +5,7 @@ use std::{thread, time::Duration};
 
 use mote_vmm::{AccessError, CallError, Caller, Confinement, Poison, Sandbox, SandboxState, Snapshot};
 
-use crate::Folder;
+use crate::{Folder, support::engine::sandbox_builder};
 
 const MODULE: &str = r#"(module
   (import "host" "sum" (func $sum (param i32 i32) (result i32)))
@@ -48,7 +48,7 @@ fn use_confined(mut sandbox: Sandbox, snapshot: &Snapshot) {
 #[test]
 fn calls_and_restores_go_on_behind_the_filter() {
     let Some(folder) = Folder::new() else { return };
-    let mut sandbox = Sandbox::builder().module_bytes(MODULE).func("host", "sum", sum).build().unwrap();
+    let mut sandbox = sandbox_builder().module_bytes(MODULE).func("host", "sum", sum).build().unwrap();
     let snapshot = sandbox.snapshot().unwrap();
     snapshot.save(&folder.path("a.snap")).unwrap();
     let loaded = Snapshot::load(&folder.path("a.snap")).unwrap();

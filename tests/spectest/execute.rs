@@ -89,6 +89,7 @@ impl<E: Engine> Executor<'_, E> {
                 }
             }
             Action::Traps { execute, message } => judge(self.ask(execute), |observed| trapped(observed, message)),
+            Action::Throws(execute) => judge(self.ask(execute), thrown),
             Action::Unlinkable(module) => {
                 judge(self.instantiate(module), |observed| matches!(observed, Err(Failure::Unlinkable(_))))
             }
@@ -188,7 +189,17 @@ fn returned(observed: &Observed, expected: &[Expected]) -> bool {
 fn trapped(observed: &Observed, message: &str) -> bool {
     let Err(Failure::Trap(name)) = observed else { return false };
     // An indirect call beyond a table is the same to the engine as any other access there.
-    let other_name = (Some(name.as_str()) == TrapKind::TableOutOfBounds.name()).then_some("undefined element");
+    let other_name = match name.as_str() {
+        name if Some(name) == TrapKind::TableOutOfBounds.name() => Some("undefined element"),
+        // Scripts say which kind of reference.
+        "null reference" if message.starts_with("null ") && message.ends_with(" reference") => Some(message),
+        _ => None,
+    };
     let is_meant = |name: &str| message.starts_with(name) || (!message.is_empty() && name.starts_with(message));
     is_meant(name) || other_name.is_some_and(is_meant)
+}
+
+/// Whether an exception left it that nothing catches.
+fn thrown(observed: &Observed) -> bool {
+    matches!(observed, Err(Failure::Trap(name)) if name == "thrown Wasm exception")
 }

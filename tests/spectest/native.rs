@@ -55,6 +55,7 @@ impl Native {
             Value::V128(value) => Val::V128(V128::from(value)),
             Value::FuncRef(None) => Val::FuncRef(Nullable::Null),
             Value::FuncRef(Some(_)) => unreachable!("scripts have no such arguments"),
+            Value::OtherRef(_) => unreachable!("the interpreter has no such types"),
             Value::ExternRef(None) => Val::ExternRef(Nullable::Null),
             Value::ExternRef(Some(number)) => {
                 let new = || ExternRef::new(&mut self.store, number);

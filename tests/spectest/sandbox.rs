@@ -1,11 +1,14 @@
 //! Sandboxes as engines: one for each script, all copies of a snapshot.
 
-use mote_vmm::{BuildError, CallError, Caller, Instance, Rejection, Sandbox, Snapshot, Value};
+use std::iter;
+
+use mote_vmm::{BuildError, CallError, Caller, ExportType, Instance, Rejection, Sandbox, Snapshot, Value, ValueType};
 
 use super::{
     engine::{Engine, Failure, HOST_MODULE, SPECTEST},
     value::Bits,
 };
+use crate::support::engine::sandbox_builder;
 
 const RAM_BYTES: u64 = 256 << 20;
 
@@ -16,7 +19,7 @@ pub(crate) struct InSandbox(Sandbox);
 
 /// A sandbox with `spectest` in it, at rest.
 pub(crate) fn base() -> Result<Snapshot, BuildError> {
-    let mut sandbox = Sandbox::builder()
+    let mut sandbox = sandbox_builder()
         .module_bytes(*b"(module)")
         .ram_bytes(RAM_BYTES)
         .instances(INSTANCES)
@@ -42,6 +45,23 @@ impl InSandbox {
         base.sandbox().data(Vec::<String>::new()).build().map(Self)
     }
 
+    /// Arguments with null references of the types that the function has: a script may name a type below.
+    fn nulls_as_wanted(&self, instance: Instance, name: &str, arguments: &[Value]) -> Vec<Value> {
+        let exports = self.0.exports_of(instance);
+        let wanted = exports.iter().find_map(|export| match &export.ty {
+            ExportType::Func(ty) if export.name == name => Some(ty.params.as_slice()),
+            _ => None,
+        });
+        let wanted = wanted.unwrap_or_default().iter().map(Some).chain(iter::repeat(None));
+        let as_wanted = |(argument, wanted): (&Value, Option<&ValueType>)| match (argument, wanted) {
+            (Value::FuncRef(None) | Value::OtherRef(None), Some(ValueType::FuncRef | ValueType::OtherRef)) => {
+                wanted.map_or(*argument, |ty| Value::default_of(*ty))
+            }
+            _ => *argument,
+        };
+        arguments.iter().zip(wanted).map(as_wanted).collect()
+    }
+
     /// After a trap the engine is sound, and scripts go on with the same instances.
     fn outcome<T>(&mut self, result: Result<T, CallError>) -> Result<T, Failure> {
         let error = match result {
@@ -54,7 +74,11 @@ impl InSandbox {
             return Err(Failure::Other(error.to_string()));
         }
         Err(match error {
-            CallError::Trap(trap) => Failure::Trap(trap.kind.name().map_or(trap.message, str::to_owned)),
+            CallError::Trap(trap) => Failure::Trap(match trap.kind.name() {
+                Some(name) => name.into(),
+                // Those of newer proposals, in the engine's words.
+                None => trap.message.strip_prefix("wasm trap: ").unwrap_or(&trap.message).into(),
+            }),
             CallError::Rejected(rejection) => match *rejection {
                 Rejection::Invalid(message) => Failure::Invalid(message),
                 Rejection::CannotRun(message) => Failure::Unlinkable(message),
@@ -78,7 +102,8 @@ impl Engine for InSandbox {
     }
 
     fn invoke(&mut self, instance: Instance, name: &str, arguments: &[Value]) -> Result<Vec<Bits>, Failure> {
-        let result = self.0.call_dynamic_of(instance, name, arguments);
+        let arguments = self.nulls_as_wanted(instance, name, arguments);
+        let result = self.0.call_dynamic_of(instance, name, &arguments);
         self.outcome(result).map(|values| values.into_iter().map(Bits::from).collect())
     }
 

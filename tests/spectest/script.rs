@@ -12,6 +12,7 @@ use super::{
     proposals,
     value::{self, Expected, Lacking},
 };
+use crate::support::engine::{Engine, under_test};
 
 /// One directive of a script.
 pub(crate) struct Directive {
@@ -57,6 +58,8 @@ pub(crate) enum Action {
         execute: Execute,
         message: String,
     },
+    /// It ends with an exception that nothing catches.
+    Throws(Execute),
     /// The module must not link.
     Unlinkable(Binary),
     /// The module must not be valid, or not even well-formed.
@@ -130,7 +133,10 @@ fn action(directive: WastDirective<'_>) -> (&'static str, Action) {
             ("assert_exhaustion", Action::Traps { execute: invoke(&call), message: message.into() })
         }
         D::AssertUnlinkable { module, .. } => ("assert_unlinkable", valid(module.into(), Action::Unlinkable)),
-        D::AssertException { .. } => ("assert_exception", Action::Needs("exceptions")),
+        D::AssertException { exec, .. } => match under_test() {
+            Engine::Interp => ("assert_exception", Action::Needs("exceptions")),
+            Engine::Aot => ("assert_exception", execute(exec, Action::Throws)),
+        },
         D::AssertSuspension { .. } => ("assert_suspension", Action::Needs("stack-switching")),
         D::Thread(_) => ("thread", Action::Needs("threads")),
         D::Wait { .. } => ("wait", Action::Needs("threads")),

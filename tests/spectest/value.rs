@@ -6,6 +6,8 @@ use wast::{
     token::{F32, F64},
 };
 
+use crate::support::engine::by_engine;
+
 /// The proposal that a value needs which the engine does not have.
 pub(crate) type Lacking = &'static str;
 
@@ -13,7 +15,7 @@ pub(crate) type Lacking = &'static str;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bits {
     pub(crate) ty: ValueType,
-    /// Of a reference [`NULL`] or what it stands for; of one to a function that is not null 0.
+    /// Of a reference [`NULL`] or what it stands for; of one to something inside the sandbox that is not null 0.
     pub(crate) bits: u128,
 }
 
@@ -28,8 +30,8 @@ impl From<Value> for Bits {
             Value::F32(value) => value.to_bits().into(),
             Value::F64(value) => value.to_bits().into(),
             Value::V128(value) => value,
-            Value::FuncRef(None) | Value::ExternRef(None) => NULL,
-            Value::FuncRef(Some(_)) => 0,
+            Value::FuncRef(None) | Value::ExternRef(None) | Value::OtherRef(None) => NULL,
+            Value::FuncRef(Some(_)) | Value::OtherRef(Some(_)) => 0,
             Value::ExternRef(Some(number)) => number.into(),
         };
         Self { ty: value.ty(), bits }
@@ -72,20 +74,22 @@ pub(crate) fn argument(argument: &WastArgCore<'_>) -> Result<Value, Lacking> {
         WastArgCore::V128(value) => Value::V128(u128::from_le_bytes(value.to_le_bytes())),
         WastArgCore::RefNull(ty) => Value::default_of(reference(ty)?),
         WastArgCore::RefExtern(number) => Value::ExternRef(Some(*number)),
-        WastArgCore::RefHost(_) => return Err("gc"),
+        WastArgCore::RefHost(_) => return Err(by_engine("gc", "references to the host's values outside of externref")),
     })
 }
 
 /// The reference type that the engine has for a heap type.
 fn reference(ty: &HeapType<'_>) -> Result<ValueType, Lacking> {
+    let other = |lacking| by_engine(Err(lacking), Ok(ValueType::OtherRef));
     match ty {
         HeapType::Abstract { shared: false, ty: AbstractHeapType::Func | AbstractHeapType::NoFunc } => Ok(ValueType::FuncRef),
         HeapType::Abstract { shared: false, ty: AbstractHeapType::Extern | AbstractHeapType::NoExtern } => {
             Ok(ValueType::ExternRef)
         }
-        HeapType::Abstract { ty: AbstractHeapType::Exn | AbstractHeapType::NoExn, .. } => Err("exceptions"),
-        HeapType::Abstract { .. } => Err("gc"),
-        HeapType::Concrete(_) => Err("function-references"),
+        HeapType::Abstract { ty: AbstractHeapType::Exn | AbstractHeapType::NoExn, shared: false } => other("exceptions"),
+        HeapType::Abstract { shared: false, .. } => other("gc"),
+        HeapType::Abstract { shared: true, .. } => Err("threads"),
+        HeapType::Concrete(_) => other("function-references"),
         HeapType::Exact(_) => Err("custom-descriptors"),
     }
 }
@@ -104,6 +108,8 @@ pub(crate) enum Expected {
     /// Something of the host, with this number if there is one.
     Extern(Option<u32>),
     Function,
+    /// Something of the module that is no function, or of the host.
+    Other,
     Either(Vec<Expected>),
 }
 
@@ -126,9 +132,9 @@ impl Expected {
             WastRetCore::RefNull(ty) => Self::Null(ty.as_ref().map(reference).transpose()?),
             WastRetCore::RefExtern(number) => Self::Extern(*number),
             WastRetCore::RefFunc(None) => Self::Function,
-            WastRetCore::RefFunc(Some(_)) => return Err("function-references"),
+            WastRetCore::RefFunc(Some(_)) => return by_engine(Err("function-references"), Ok(Self::Function)),
             WastRetCore::Either(all) => Self::Either(all.iter().map(Self::new).collect::<Result<_, _>>()?),
-            _ => return Err("gc"),
+            _ => return by_engine(Err("gc"), Ok(Self::Other)),
         })
     }
 
@@ -143,15 +149,21 @@ impl Expected {
                 let lane = |index: u32| (bits >> (index * lane_bits)) & (u128::MAX >> (128 - lane_bits));
                 lanes.iter().zip(0..).all(|(expected, index)| expected.matches(*lane_bits, lane(index)))
             }
-            (Self::Null(expected), ValueType::FuncRef | ValueType::ExternRef) => {
-                bits == NULL && expected.is_none_or(|expected| expected == ty)
+            (Self::Null(expected), ValueType::FuncRef | ValueType::ExternRef | ValueType::OtherRef) => {
+                bits == NULL && expected.is_none_or(|expected| is_null_of(expected, ty))
             }
             (Self::Extern(number), ValueType::ExternRef) => bits != NULL && number.is_none_or(|number| bits == number.into()),
-            (Self::Function, ValueType::FuncRef) => bits != NULL,
+            (Self::Function, ValueType::FuncRef) | (Self::Function | Self::Other, ValueType::OtherRef) => bits != NULL,
             (Self::Either(all), _) => all.iter().any(|one| one.matches(value)),
             _ => false,
         }
     }
+}
+
+/// Whether a null reference of one type is one of what a script calls another: functions of a type that is known are other
+/// references to the library.
+fn is_null_of(expected: ValueType, found: ValueType) -> bool {
+    found == expected || matches!((expected, found), (ValueType::FuncRef, ValueType::OtherRef))
 }
 
 impl Float {

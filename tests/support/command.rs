@@ -14,6 +14,8 @@ use std::{
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
+use super::engine::{self, Engine};
+
 /// No run of these tests takes this long, whatever else the machine does: one that does hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -46,10 +48,18 @@ impl Outcome {
         assert_eq!((outcome.text(), outcome.stderr.as_str()), (stdout, ""));
     }
 
-    /// The one line that says why the run did not end well.
+    /// The one line that says why the run did not end well. A backtrace can follow it, which the interpreter has not.
     #[track_caller]
     pub(crate) fn complaint(&self) -> &str {
-        let line = self.stderr.strip_suffix('\n').unwrap_or_else(|| panic!("no whole line: {self:?}"));
+        let text = self.stderr.strip_suffix('\n').unwrap_or_else(|| panic!("no whole line: {self:?}"));
+        let line = match (engine::under_test(), self.status, text.split_once('\n')) {
+            (Engine::Aot, Some(134), Some((line, backtrace))) => {
+                let is_frame = |line: &str| line.starts_with("    at ") && !line.chars().any(char::is_control);
+                assert!(backtrace.split('\n').all(is_frame), "no backtrace: {self:?}");
+                line
+            }
+            _ => text,
+        };
         assert!(line.starts_with("mote: "), "not mote's: {self:?}");
         assert!(!line.chars().any(char::is_control), "more than a line, or a control character: {self:?}");
         assert!(!line.contains("panicked"), "a panic: {self:?}");
@@ -73,10 +83,10 @@ impl Outcome {
     }
 }
 
-/// `mote` with arguments; standard input is empty, output is captured.
+/// `mote` with arguments, and with the engine under test; standard input is empty, output is captured.
 pub(crate) fn mote(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mote"));
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = engine::mote();
+    command.args(engine::line(arguments)).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 

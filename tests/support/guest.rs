@@ -17,6 +17,7 @@ use mote_abi::{
     hypercall::{self, ExitArgs, exit_kind},
     layout::{CHUNK_BYTES, DOORBELL, IMAGE, KERNEL_DATA, MAILBOX, MIN_RAM_BYTES, PAGE_BYTES},
     mailbox::Request,
+    note::engine,
 };
 use mote_vmm::{Config, Confinement, KernelImage, Limits, Module, Report, Vm};
 use zerocopy::IntoBytes;
@@ -72,9 +73,14 @@ pub(crate) fn vm(config: Config, constants: &[u8], code: impl FnOnce(&mut CodeAs
 
 /// Assembles a kernel.
 pub(crate) fn kernel(constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Arc<KernelImage> {
+    kernel_of(engine::INTERPRETER, constants, code)
+}
+
+/// Assembles a kernel that says that it has this engine.
+pub(crate) fn kernel_of(engine: u32, constants: &[u8], code: impl FnOnce(&mut CodeAssembler) -> Assembled) -> Arc<KernelImage> {
     let mut assembler = CodeAssembler::new(64).unwrap();
     code(&mut assembler).unwrap();
-    let mut image = Image::new(&assembler.assemble(TEXT).unwrap());
+    let mut image = Image { engine, ..Image::new(&assembler.assemble(TEXT).unwrap()) };
     image.segments.push(Segment::new(image::R, CONSTANTS, if constants.is_empty() { &[0] } else { constants }));
     image.segments.push(Segment { memory_bytes: DATA_BYTES, ..Segment::new(image::RW, DATA, &[]) });
     Arc::new(KernelImage::from_bytes(&image.build()).unwrap())

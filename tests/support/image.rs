@@ -1,6 +1,6 @@
 //! Builds ELF files as tests need them: a good kernel image, or one that is wrong in exactly one place.
 
-use mote_abi::{ABI_VERSION, layout::IMAGE, note::NOTE_NAME, note::NOTE_TYPE_ABI};
+use mote_abi::{ABI_VERSION, layout::IMAGE, note::NOTE_NAME, note::NOTE_TYPE_ABI, note::engine};
 use object::elf::{EM_X86_64, ET_EXEC, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE};
 
 /// Bytes of the ELF header, and of one program header (ELF specification, "ELF Header", "Program Header").
@@ -23,6 +23,8 @@ pub(crate) struct Image {
     pub(crate) entry: u64,
     /// Version in the ABI note; no note if `None`.
     pub(crate) version: Option<u32>,
+    /// The engine in that note.
+    pub(crate) engine: u32,
     pub(crate) segments: Vec<Segment>,
 }
 
@@ -64,13 +66,14 @@ impl Image {
             machine: EM_X86_64.0,
             entry: IMAGE.start,
             version: Some(ABI_VERSION),
+            engine: engine::INTERPRETER,
             segments: vec![Segment::new(RX, IMAGE.start, text)],
         }
     }
 
     /// The file: ELF header, program headers, note, contents of the segments.
     pub(crate) fn build(&self) -> Vec<u8> {
-        let note = self.version.map(note);
+        let note = self.version.map(|version| note(version, self.engine));
         let headers = self.segments.len() + usize::from(note.is_some());
         let mut file = self.header(headers);
         let mut offset = HEADER_BYTES + headers * PROGRAM_HEADER_BYTES;
@@ -120,7 +123,7 @@ fn program_header(kind: u32, flags: u32, places: [u64; 5]) -> Vec<u8> {
 }
 
 /// The ABI note, padded as the ELF specification wants it.
-pub(crate) fn note(version: u32) -> Vec<u8> {
-    let head = [NOTE_NAME.len() as u32, 4, NOTE_TYPE_ABI].into_iter().flat_map(u32::to_le_bytes);
-    head.chain(NOTE_NAME).chain([0; 3]).chain(version.to_le_bytes()).collect()
+pub(crate) fn note(version: u32, engine: u32) -> Vec<u8> {
+    let head = [NOTE_NAME.len() as u32, 8, NOTE_TYPE_ABI].into_iter().flat_map(u32::to_le_bytes);
+    head.chain(NOTE_NAME).chain([0; 3]).chain(version.to_le_bytes()).chain(engine.to_le_bytes()).collect()
 }

@@ -11,7 +11,7 @@ use std::{
 
 use crate::support::{
     command::{Outcome, finish, module_file, mote, payload, payload_line, run, run_payload},
-    kvm,
+    engine, kvm,
     wasm::{sized, start},
 };
 
@@ -146,10 +146,13 @@ fn with_surroundings(tool: &str, arguments: &[&str], script: &str) -> Option<Out
     let run = |script: &str| {
         let mut command = Command::new(tool);
         command.args(arguments).args(["sh", "-c", script]).args([&binary, &module]);
+        // No cache, as it may run as another user.
+        command.env_remove("XDG_CACHE_HOME").env_remove("HOME");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map(finish)
     };
+    let engine = engine::under_test().options().join(" ");
     match run(&format!("{script} test -x \"$0\"")) {
-        Ok(outcome) if outcome.status == Some(0) => Some(run(&format!("{script} exec \"$0\" run \"$1\"")).unwrap()),
+        Ok(outcome) if outcome.status == Some(0) => Some(run(&format!("{script} exec \"$0\" run {engine} \"$1\"")).unwrap()),
         Ok(outcome) => {
             println!("skipped: {tool} cannot do that here: {}", outcome.stderr);
             None
