@@ -22,7 +22,9 @@ use std::{
 use bare::{Bare, Mode};
 use criterion::Criterion;
 use kvm_ioctls::Kvm;
-use mote_vmm::{Caller, Checkout, Func, Phases, Pool, PoolOptions, Sandbox, Snapshot, Translation, open_kvm};
+use mote_vmm::{
+    Caller, Checkout, CompiledOptions, Engine, Func, Phases, Pool, PoolOptions, Sandbox, Snapshot, Translation, open_kvm,
+};
 use rounds::{Compared, compare, median, micros, time};
 
 /// Pages that `touch` writes, each time something else.
@@ -48,13 +50,14 @@ fn main() {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .configure_from_args();
-    let subject = Subject::new();
+    let subject = Subject::new(&Engine::interpreter());
     let cold_module = cold_module();
     floors(&mut criterion, &kvm);
     sandboxes(&mut criterion, &subject, &cold_module);
     criterion.final_summary();
     if !std::env::args().any(|argument| argument == "--list" || argument == "--test") {
         summarize(&kvm, &subject);
+        compare_engines(&subject, &Subject::new(&Engine::compiled(CompiledOptions::default())));
         phases(&cold_module);
     }
 }
@@ -71,7 +74,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn new() -> Self {
+    fn new(engine: &Engine) -> Self {
         let text = |memory: &str| {
             format!(
                 r#"(module
@@ -89,7 +92,7 @@ impl Subject {
             )
         };
         let build = |memory, translation| {
-            let builder = Sandbox::builder().module_bytes(text(memory)).translation(translation);
+            let builder = Sandbox::builder().engine(engine).module_bytes(text(memory)).translation(translation);
             let builder = builder.func("env", "twice", |_: Caller<'_>, value: i32| 2 * value);
             builder.build().expect("the module can be instantiated")
         };
@@ -221,6 +224,32 @@ fn summarize(kvm: &Kvm, subject: &Subject) {
     row("bare VM, one exit, dropped", 'B', None, b(&mut || time(|| Bare::new(kvm, Mode::Ring3).run_to_exit())));
     row("new sandbox from a snapshot, first call done", 'B', Some(2.0), b(&mut || first_call(subject)));
     row("the same and dropped", 'B', Some(2.0), b(&mut || time(|| drop(first_call_of(subject)))));
+}
+
+/// Compares compiled code with the interpreter, in turns.
+fn compare_engines(interpreted: &Subject, compiled: &Subject) {
+    println!("\nThe same, compiled against interpreted.\n");
+    println!("| what | compiled | interpreted | ratio | target |\n| --- | ---: | ---: | ---: | --- |");
+    let row = |what: &str, compared: Compared| {
+        let Compared { floor_us, candidate_us, ratio } = compared;
+        // Both take the same exits: what is left is noise.
+        let verdict = if ratio <= 1.05 { "met" } else { "missed" };
+        println!("| {what} | {candidate_us:.1} | {floor_us:.1} | {ratio:.2} | ≤ 1.05 {verdict} |");
+    };
+    let mut sandboxes = [interpreted.copy(), compiled.copy()];
+    let pools = [interpreted.pool(), compiled.pool()];
+    let [slow, fast] = &mut sandboxes;
+    let warm = compare(100, 20, || time(|| call(slow, interpreted.empty)), || time(|| call(fast, compiled.empty)));
+    row("warm call of an empty function", warm);
+    let host = |sandbox: &mut Sandbox, subject: &Subject| time(|| sandbox.call_func(subject.host, 1));
+    row("call with a host function inside", compare(100, 20, || host(slow, interpreted), || host(fast, compiled)));
+    let clean = |pool: &Pool, func| time(|| clean_call(pool, func));
+    let [slow, fast] = &pools;
+    let empty = compare(100, 20, || clean(slow, interpreted.empty), || clean(fast, compiled.empty));
+    row("clean call of an empty function", empty);
+    let touch = compare(100, 20, || clean(slow, interpreted.touch), || clean(fast, compiled.touch));
+    row(&format!("clean call that writes {TOUCHED_PAGES} pages"), touch);
+    row("new sandbox from a snapshot, first call done", compare(50, 8, || first_call(interpreted), || first_call(compiled)));
 }
 
 fn first_call(subject: &Subject) -> Duration {
