@@ -1,14 +1,12 @@
 //! Engines: how a module comes to be run, and what has to be done with it before.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use thiserror::Error;
 
 #[cfg(feature = "compiled")]
 use crate::{
-    compile::{
-        Artifact, ArtifactCache, ArtifactError, CacheError, CompileError, CompileLimits, CompileOptions, TargetCpu, compile,
-    },
+    compile::{Artifact, ArtifactCache, CompileError, CompileLimits, CompileOptions, TargetCpu, compile},
     module::check_bytes,
 };
 use crate::{
@@ -134,14 +132,6 @@ pub enum EngineError {
     #[cfg(feature = "compiled")]
     #[error(transparent)]
     Compile(#[from] CompileError),
-    /// What was compiled cannot be used.
-    #[cfg(feature = "compiled")]
-    #[error(transparent)]
-    Artifact(#[from] ArtifactError),
-    /// The cache failed.
-    #[cfg(feature = "compiled")]
-    #[error(transparent)]
-    Cache(#[from] CacheError),
 }
 
 impl EngineError {
@@ -154,15 +144,5 @@ impl EngineError {
             Self::Compile(CompileError::Invalid { message }) => Rejection::Invalid(message.clone()),
             _ => Rejection::CannotRun(message),
         }
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Kind::Interpreter => "interpreter",
-            #[cfg(feature = "compiled")]
-            Kind::Compiled(_) => "compiled",
-        })
     }
 }

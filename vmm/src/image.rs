@@ -129,22 +129,13 @@ impl KernelImage {
     /// The kernel that was built with this crate; loaded once in a process.
     pub fn embedded() -> Result<Arc<Self>, ImageError> {
         static LOADED: OnceLock<Arc<KernelImage>> = OnceLock::new();
-        if let Some(image) = LOADED.get() {
-            return Ok(Arc::clone(image));
-        }
-        let image = Arc::new(Self::from_bytes(EMBEDDED)?);
-        Ok(Arc::clone(LOADED.get_or_init(|| image)))
+        once(&LOADED, || Self::from_bytes(EMBEDDED))
     }
 
     /// The kernel for compiled modules that was built with this crate; loaded once in a process. `None` if it was built without.
     pub fn embedded_compiled() -> Result<Option<Arc<Self>>, ImageError> {
         static LOADED: OnceLock<Arc<KernelImage>> = OnceLock::new();
-        let Some(pages) = EMBEDDED_COMPILED else { return Ok(None) };
-        if let Some(image) = LOADED.get() {
-            return Ok(Some(Arc::clone(image)));
-        }
-        let image = Arc::new(Self::in_place(pages)?);
-        Ok(Some(Arc::clone(LOADED.get_or_init(|| image))))
+        EMBEDDED_COMPILED.map(|pages| once(&LOADED, || Self::in_place(pages))).transpose()
     }
 
     /// The kernel that is built in for a module.
@@ -174,15 +165,7 @@ impl KernelImage {
         let regions = unsafe { vec![mapping.region(IMAGE.start)?, data.region(KERNEL_DATA.start)?] };
         let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
         Elf::load(&memory, None, &mut Cursor::new(bytes), None).map_err(|error| ImageError::Malformed(error.to_string()))?;
-        Ok(Self {
-            mappings: vec![(IMAGE.start, mapping)],
-            segments: plan.segments,
-            data: plan.data,
-            data_bytes: plan.data_bytes,
-            entry: plan.entry,
-            runs_compiled: plan.runs_compiled,
-            digest: OnceLock::new(),
-        })
+        Ok(plan.image(vec![(IMAGE.start, mapping)]))
     }
 
     /// A kernel whose read-only segments are used where they are, in the program: nothing is copied, and all processes share it.
@@ -205,15 +188,7 @@ impl KernelImage {
             Ok((start, mapping))
         };
         let mappings = runs.into_iter().map(map).collect::<Result<_, ImageError>>()?;
-        Ok(Self {
-            mappings,
-            segments: plan.segments,
-            data: plan.data,
-            data_bytes: plan.data_bytes,
-            entry: plan.entry,
-            runs_compiled: plan.runs_compiled,
-            digest: OnceLock::new(),
-        })
+        Ok(plan.image(mappings))
     }
 
     pub(crate) fn mappings(&self) -> &[(u64, Mapping)] {
@@ -278,6 +253,18 @@ impl KernelImage {
     }
 }
 
+/// What is loaded already, or is now.
+fn once(
+    loaded: &OnceLock<Arc<KernelImage>>,
+    load: impl FnOnce() -> Result<KernelImage, ImageError>,
+) -> Result<Arc<KernelImage>, ImageError> {
+    if let Some(image) = loaded.get() {
+        return Ok(Arc::clone(image));
+    }
+    let image = Arc::new(load()?);
+    Ok(Arc::clone(loaded.get_or_init(|| image)))
+}
+
 /// What loading will do, checked.
 struct Plan {
     segments: Vec<Segment>,
@@ -337,6 +324,12 @@ impl Plan {
             return Err(ImageError::Entry { entry: plan.entry });
         }
         Ok(plan)
+    }
+
+    /// The image of which VMs see these mappings.
+    fn image(self, mappings: Vec<(u64, Mapping)>) -> KernelImage {
+        let Self { segments, parts: _, data, data_bytes, entry, runs_compiled } = self;
+        KernelImage { mappings, segments, data, data_bytes, entry, runs_compiled, digest: OnceLock::new() }
     }
 
     fn add(

@@ -331,10 +331,10 @@ impl Machine {
             if !self.demand.is_announced(&self.ram, at, length)? {
                 return Ok(Copied::Impossible);
             }
-            if self.control.stop_reason().is_some() || !self.demand.ensure(&self.vm, &self.ram, at)? {
+            if self.control.stop_reason().is_some() {
                 return Ok(Copied::InPart);
             }
-            let Some(ram_address) = self.demand.translate(at) else { return Ok(Copied::Impossible) };
+            let Some(ram_address) = self.demand.touch(&self.vm, &self.ram, at)? else { return Ok(Copied::InPart) };
             let copied = placed.module.mapping().read_carefully(from - placed.address + done, piece);
             copied.and_then(|()| self.ram.write_pool(ram_address, piece)).map_err(|_| HostFailure::MemoryGone)?;
             done += length;

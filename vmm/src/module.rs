@@ -224,7 +224,7 @@ impl Module {
 
     /// Whether the regular file at `path` begins as one that was compiled.
     #[cfg(feature = "compiled")]
-    pub(crate) fn is_artifact(path: &Path) -> bool {
+    pub fn is_artifact(path: &Path) -> bool {
         let is_regular = path.metadata().is_ok_and(|metadata| metadata.is_file());
         let mut start = [0; CORE_MODULE.len()];
         is_regular && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && Artifact::is_artifact(&start)
@@ -268,8 +268,7 @@ impl Module {
     /// The bytes of a file, or of standard input for `-`, that could be a module in either format; nothing is parsed.
     pub fn read(path: &Path) -> Result<Vec<u8>, ModuleError> {
         let bytes = read_all(path)?;
-        format(name_of(path), &bytes)?;
-        check_size(name_of(path), bytes.len() as u64)?;
+        check_bytes(name_of(path), &bytes)?;
         Ok(bytes)
     }
 
@@ -289,7 +288,6 @@ impl Module {
 }
 
 /// Whether bytes could be a module in either format; nothing is parsed. `name` is for messages.
-#[cfg(feature = "compiled")]
 pub(crate) fn check_bytes(name: &Path, bytes: &[u8]) -> Result<(), ModuleError> {
     format(name, bytes)?;
     check_size(name, bytes.len() as u64)?;

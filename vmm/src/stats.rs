@@ -68,8 +68,9 @@ pub struct ExitCounts {
 }
 
 impl ExitCounts {
-    /// All of them.
-    pub fn total(&self) -> u64 {
+    /// All of them, with their names.
+    pub fn named(&self) -> [(&'static str, u64); 13] {
+        // Whole, so that none is left out that is added.
         let Self {
             end,
             drain_output,
@@ -78,25 +79,33 @@ impl ExitCounts {
             files,
             sockets,
             read_clock,
+            demand,
             exceptions,
             copy_module,
-            demand,
             returns,
             host_calls,
             signal,
-        } = self;
-        end + drain_output
-            + read_stdin
-            + wait
-            + files
-            + sockets
-            + read_clock
-            + exceptions
-            + copy_module
-            + demand
-            + returns
-            + host_calls
-            + signal
+        } = *self;
+        [
+            ("end", end),
+            ("drain_output", drain_output),
+            ("read_stdin", read_stdin),
+            ("wait", wait),
+            ("files", files),
+            ("sockets", sockets),
+            ("read_clock", read_clock),
+            ("demand", demand),
+            ("exceptions", exceptions),
+            ("copy_module", copy_module),
+            ("returns", returns),
+            ("host_calls", host_calls),
+            ("signal", signal),
+        ]
+    }
+
+    /// How many there are together.
+    pub fn total(&self) -> u64 {
+        self.named().iter().map(|(_, count)| count).sum()
     }
 }
 

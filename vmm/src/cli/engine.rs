@@ -1,7 +1,5 @@
 //! Which engine runs a module: what `--engine` says, or what is best for it.
 
-#[cfg(feature = "compiled")]
-use std::io::Read;
 use std::{path::Path, sync::Arc};
 
 use clap::ValueEnum;
@@ -68,7 +66,7 @@ pub(crate) fn load(arguments: &GuestArgs, path: &Path) -> Result<Loaded, Failure
         (_, engine) => engine,
     };
     #[cfg(feature = "compiled")]
-    let loaded = match (is_compiled(path), engine) {
+    let loaded = match (Module::is_artifact(path), engine) {
         (true, EngineArg::Interp) => return Err(Failure::usage(format!("{} is compiled: no interpreter runs it", shown(path)))),
         (true, _) => compiled_file(path)?,
         (false, _) => by_choice(arguments, path, engine)?,
@@ -95,15 +93,6 @@ fn interpreted(path: &Path, choice: Choice) -> Result<Loaded, Failure> {
 }
 
 #[cfg(feature = "compiled")]
-fn is_compiled(path: &Path) -> bool {
-    let mut start = [0; 8];
-    let is_regular = path.metadata().is_ok_and(|attributes| attributes.is_file());
-    is_regular
-        && std::fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
-        && Artifact::is_artifact(&start)
-}
-
-#[cfg(feature = "compiled")]
 fn compiled_file(path: &Path) -> Result<Loaded, Failure> {
     let choice = Choice::compiled("the file is compiled already");
     Ok(Loaded { kernel: compiled_kernel()?, module: Module::from_file(path)?, choice })
@@ -119,31 +108,22 @@ fn by_choice(arguments: &GuestArgs, path: &Path, engine: EngineArg) -> Result<Lo
         let choice = Choice::compiled("what comes is compiled already");
         return Ok(Loaded { kernel: compiled_kernel()?, module: Module::from_bytes(path, bytes)?, choice });
     }
-    let options = options(arguments);
-    match (engine, cache(engine)) {
-        (EngineArg::Aot, cache) => of_cache_or_new(path, &bytes, &options, cache.as_ref(), "--engine says so"),
-        (_, cache) => {
-            if let Some(artifact) = cache.as_ref().and_then(|cache| cached(cache, &bytes, &options)) {
-                return of_artifact(&artifact, "the cache has it compiled");
-            }
-            if let Some(reason) = mote_vmm::inspect::interpreter_lacks(&bytes) {
-                say(format_args!("mote: {}: the interpreter cannot run it ({reason}): it is compiled\n", shown(path)));
-                let why = "the interpreter lacks what the module needs";
-                return of_cache_or_new(path, &bytes, &options, cache.as_ref(), why);
-            }
-            let why = if cache.is_some() { "the cache does not have it compiled" } else { "there is no cache" };
-            let choice = Choice::interpreted(why);
-            // A file that can be mapped is not kept twice.
-            let is_regular = path.metadata().is_ok_and(|attributes| attributes.is_file());
-            let module = if is_regular { Module::from_file(path) } else { Module::from_bytes(path, bytes) }?;
-            Ok(Loaded { kernel: KernelImage::embedded()?, module, choice })
-        }
+    let cache = cache(engine);
+    if engine == EngineArg::Aot {
+        return compiled(arguments, path, &bytes, cache.as_ref(), "--engine says so");
     }
-}
-
-#[cfg(feature = "compiled")]
-fn options(arguments: &GuestArgs) -> CompileOptions {
-    CompileOptions { fuel: arguments.fuel.is_some(), ..CompileOptions::default() }
+    if let Some(artifact) = cache.as_ref().and_then(|cache| cached(cache, &bytes, arguments)) {
+        return of_artifact(&artifact, "the cache has it compiled");
+    }
+    if let Some(reason) = mote_vmm::inspect::interpreter_lacks(&bytes) {
+        say(format_args!("mote: {}: the interpreter cannot run it ({reason}): it is compiled\n", shown(path)));
+        return compiled(arguments, path, &bytes, cache.as_ref(), "the interpreter lacks what the module needs");
+    }
+    let why = if cache.is_some() { "the cache does not have it compiled" } else { "there is no cache" };
+    // A file that can be mapped is not kept twice. One that was text has another length than what it became.
+    let is_binary_file = path.metadata().is_ok_and(|attributes| attributes.is_file() && attributes.len() == bytes.len() as u64);
+    let module = if is_binary_file { Module::from_file(path) } else { Module::from_bytes(path, bytes) }?;
+    Ok(Loaded { kernel: KernelImage::embedded()?, module, choice: Choice::interpreted(why) })
 }
 
 /// The cache of this user, if it can be used: nobody needs one.
@@ -164,15 +144,14 @@ fn cache(engine: EngineArg) -> Option<ArtifactCache> {
     }
 }
 
-/// A digest of more takes longer than looking whether there is anything to be found.
+/// What the cache has, if it can be read: who did not ask for it can do without. One that has nothing is worth neither a digest
+/// nor to ask what guests may use of the processor.
 #[cfg(feature = "compiled")]
-const LARGE_BYTES: usize = 1 << 20;
-
-/// What the cache has, if it can be read: who did not ask for it can do without. One that has nothing is not worth a digest.
-#[cfg(feature = "compiled")]
-fn cached(cache: &ArtifactCache, bytes: &[u8], options: &CompileOptions) -> Option<Artifact> {
-    let is_empty = bytes.len() > LARGE_BYTES && cache.list().is_ok_and(|entries| entries.is_empty());
-    let found = if is_empty { Ok(None) } else { cache.get(&CacheKey::new(bytes, options)) };
+fn cached(cache: &ArtifactCache, bytes: &[u8], arguments: &GuestArgs) -> Option<Artifact> {
+    let found = match cache.is_empty() {
+        Ok(true) => Ok(None),
+        _ => cache.get(&CacheKey::new(bytes, &options(arguments))),
+    };
     found.unwrap_or_else(|error| {
         tracing::debug!(%error, "the cache of compiled modules cannot be used");
         None
@@ -180,27 +159,25 @@ fn cached(cache: &ArtifactCache, bytes: &[u8], options: &CompileOptions) -> Opti
 }
 
 #[cfg(feature = "compiled")]
-fn of_cache_or_new(
+fn options(arguments: &GuestArgs) -> CompileOptions {
+    CompileOptions { fuel: arguments.fuel.is_some(), ..CompileOptions::default() }
+}
+
+/// Out of the cache, or compiled and kept there.
+#[cfg(feature = "compiled")]
+fn compiled(
+    arguments: &GuestArgs,
     path: &Path,
     bytes: &[u8],
-    options: &CompileOptions,
     cache: Option<&ArtifactCache>,
     why: &'static str,
 ) -> Result<Loaded, Failure> {
-    let key = CacheKey::new(bytes, options);
-    if let Some(cache) = cache
-        && let Ok(Some(artifact)) = cache.get(&key)
-    {
-        return of_artifact(&artifact, why);
-    }
-    let artifact = compile_visibly(path, bytes, options)?;
+    let options = options(arguments);
+    let compile = || compile_visibly(path, bytes, &options);
     let artifact = match cache {
-        Some(cache) => cache.insert(&key, &artifact).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the compiled module is not kept");
-            artifact
-        }),
-        None => artifact,
-    };
+        Some(cache) => cache.get_or_make(&CacheKey::new(bytes, &options), compile),
+        None => compile(),
+    }?;
     of_artifact(&artifact, why)
 }
 

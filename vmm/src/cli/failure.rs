@@ -55,17 +55,8 @@ impl From<EngineError> for Failure {
         match error {
             EngineError::Module(error) => error.into(),
             #[cfg(feature = "compiled")]
-            EngineError::Cache(error) => error.into(),
-            #[cfg(feature = "compiled")]
             error => Self::rejected(error.to_string()),
         }
-    }
-}
-
-#[cfg(feature = "compiled")]
-impl From<mote_vmm::CacheError> for Failure {
-    fn from(error: mote_vmm::CacheError) -> Self {
-        Self::of_host(error)
     }
 }
 

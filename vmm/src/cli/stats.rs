@@ -3,7 +3,7 @@
 use std::{fmt::Write, time::Duration};
 
 use bytesize::ByteSize;
-use mote_vmm::{ExitCounts, Phases, Report};
+use mote_vmm::{Phases, Report};
 use serde::Serialize;
 
 use super::{engine::Choice, run::Timeline};
@@ -24,39 +24,6 @@ fn phases(timeline: &Timeline, phases: &Phases) -> [(&'static str, Duration); 10
     ]
 }
 
-fn exits(counts: &ExitCounts) -> [(&'static str, u64); 13] {
-    let ExitCounts {
-        end,
-        drain_output,
-        read_stdin,
-        wait,
-        files,
-        sockets,
-        read_clock,
-        exceptions,
-        copy_module,
-        demand,
-        returns,
-        host_calls,
-        signal,
-    } = *counts;
-    [
-        ("end", end),
-        ("drain_output", drain_output),
-        ("read_stdin", read_stdin),
-        ("wait", wait),
-        ("files", files),
-        ("sockets", sockets),
-        ("read_clock", read_clock),
-        ("demand", demand),
-        ("exceptions", exceptions),
-        ("copy_module", copy_module),
-        ("returns", returns),
-        ("host_calls", host_calls),
-        ("signal", signal),
-    ]
-}
-
 /// A table for people.
 pub(crate) fn table(timeline: &Timeline, report: &Report) -> String {
     let stats = &report.stats;
@@ -71,7 +38,7 @@ pub(crate) fn table(timeline: &Timeline, report: &Report) -> String {
     }
     line("total", format!("{:.1}", timeline.total().as_secs_f64() * 1e6));
     line("exits", stats.exits.total().to_string());
-    for (name, count) in exits(&stats.exits).into_iter().filter(|(_, count)| *count > 0) {
+    for (name, count) in stats.exits.named().into_iter().filter(|(_, count)| *count > 0) {
         line(&format!("  {name}"), count.to_string());
     }
     line("fuel used", stats.fuel_used.to_string());
@@ -116,7 +83,7 @@ pub(crate) fn json(timeline: &Timeline, report: &Report, exit_status: u8) -> Str
             .into_iter()
             .collect(),
         total_us: microseconds(timeline.total()),
-        exits: exits(&stats.exits).map(|(name, count)| (name.into(), count.into())).into_iter().collect(),
+        exits: stats.exits.named().map(|(name, count)| (name.into(), count.into())).into_iter().collect(),
         exits_total: stats.exits.total(),
         fuel_used: stats.fuel_used,
         pages_touched: stats.touched_bytes / 4096,

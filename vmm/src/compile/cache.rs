@@ -168,14 +168,18 @@ impl ArtifactCache {
         options: &CompileOptions,
         observer: impl FnMut(CompileProgress) -> ControlFlow<()>,
     ) -> Result<Artifact, CompileError> {
-        let key = CacheKey::new(module, options);
-        match self.get(&key) {
+        self.get_or_make(&CacheKey::new(module, options), || compile(module, options, observer))
+    }
+
+    /// The same for who compiles in another way.
+    pub fn get_or_make<E>(&self, key: &CacheKey, make: impl FnOnce() -> Result<Artifact, E>) -> Result<Artifact, E> {
+        match self.get(key) {
             Ok(Some(artifact)) => return Ok(artifact),
             Ok(None) => {}
             Err(error) => tracing::warn!("{error}"),
         }
-        let artifact = compile(module, options, observer)?;
-        Ok(self.insert(&key, &artifact).unwrap_or_else(|error| {
+        let artifact = make()?;
+        Ok(self.insert(key, &artifact).unwrap_or_else(|error| {
             tracing::warn!("{error}");
             artifact
         }))
@@ -276,6 +280,17 @@ impl ArtifactCache {
     }
 
     /// Regular files that are named as one of this cache.
+    /// Whether nothing is kept; quicker to be told than a key.
+    pub fn is_empty(&self) -> Result<bool, CacheError> {
+        let failed = |error: rustix::io::Errno| self.failed("list the directory")(error.into());
+        for entry in Dir::read_from(&self.directory).map_err(failed)? {
+            if entry.map_err(failed)?.file_name().to_bytes().ends_with(SUFFIX.as_bytes()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn files(&self) -> Result<Vec<CachedFile>, CacheError> {
         let failed = |error: rustix::io::Errno| self.failed("list the directory")(error.into());
         let mut files = Vec::new();

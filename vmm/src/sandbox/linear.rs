@@ -33,12 +33,8 @@ pub(super) fn write(machine: &mut Machine, memory: LinearMemory, offset: u64, fr
     let mut left = from;
     while !left.is_empty() {
         let (now, later) = left.split_at(in_one_chunk(address, left.len()));
-        if machine.demand.translate(address).is_none()
-            && !machine.demand.touch(&machine.vm, &machine.ram, address).map_err(|error| unreachable(&error))?
-        {
-            return Err(unreachable(&"guest RAM is exhausted, or it is no memory of the guest"));
-        }
-        let at = machine.demand.translate(address).ok_or_else(|| unreachable(&"it is not mapped"))?;
+        let at = machine.demand.touch(&machine.vm, &machine.ram, address).map_err(|error| unreachable(&error))?;
+        let at = at.ok_or_else(|| unreachable(&"guest RAM is exhausted, or it is no memory of the guest"))?;
         machine.ram.write_pool(at, now).map_err(|error| unreachable(&error))?;
         address = address.saturating_add(now.len() as u64);
         left = later;

@@ -44,8 +44,8 @@ pub(crate) struct DemandService {
     slots: Slots,
     /// Chunks of the pool by the guest-virtual address where they are mapped.
     mapped: BTreeMap<u64, u64>,
-    /// How often a part of a chunk was mapped, or what is mapped changed by a restore: what the processor may remember of it.
-    parts: u64,
+    /// How often the tables were changed: what the processor may remember of them is right for one number only.
+    changes: u64,
 }
 
 /// What was given to a guest when a snapshot was taken of it.
@@ -54,7 +54,7 @@ pub(crate) struct DemandState {
     pub(crate) tables: Tables,
     pub(crate) next_chunk: u64,
     pub(crate) mapped: BTreeMap<u64, u64>,
-    pub(crate) parts: u64,
+    pub(crate) changes: u64,
 }
 
 /// How much more of the first part of RAM than was used a copy can use before it needs another memory slot.
@@ -72,7 +72,7 @@ impl DemandService {
     pub(crate) fn resumed(mut slots: Slots, vm: &VmFd, ram: &GuestRam, state: &DemandState) -> Result<Self, HostFailure> {
         let machine = |error: kvm_ioctls::Error| HostFailure::Machine(error.to_string());
         slots.set_next_chunk(vm, ram, state.next_chunk).map_err(machine)?;
-        let service = Self { tables: state.tables.clone(), slots, mapped: state.mapped.clone(), parts: state.parts };
+        let service = Self { tables: state.tables.clone(), slots, mapped: state.mapped.clone(), changes: state.changes };
         service.publish(ram)?;
         Ok(service)
     }
@@ -80,10 +80,10 @@ impl DemandService {
     /// Goes back to a snapshot. Guest RAM, page tables included, is as it was then already.
     pub(crate) fn restore(&mut self, vm: &VmFd, ram: &GuestRam, state: &DemandState, remapped: bool) -> Result<(), HostFailure> {
         let machine = |error: kvm_ioctls::Error| HostFailure::Machine(error.to_string());
-        if remapped || self.mapped.len() != state.mapped.len() || self.parts != state.parts {
+        if remapped || self.changes != state.changes {
             self.slots.flush(vm, ram).map_err(machine)?;
             self.mapped.clone_from(&state.mapped);
-            self.parts = state.parts;
+            self.changes = state.changes;
         }
         self.tables = state.tables.clone();
         self.slots.set_next_chunk(vm, ram, state.next_chunk).map_err(machine)?;
@@ -97,10 +97,11 @@ impl DemandService {
 
     /// Gives a guest another module.
     pub(crate) fn add_module(&mut self, vm: &VmFd, ram: &GuestRam, placed: &PlacedModule) -> Result<(), VmError> {
+        // The slot first: where tables have a part of it, no other module may come to be.
+        self.slots.add_module(vm, placed).map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
+        self.changes += 1;
         let mapped = self.tables.map_module(ram.memory(), placed.address, placed.module.sizes());
-        mapped.map_err(|error| VmError::Machine(error.to_string()))?;
-        self.parts += 1;
-        self.slots.add_module(vm, placed).map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))
+        mapped.map_err(|error| VmError::Machine(error.to_string()))
     }
 
     /// Gives it the modules that its tables have, which went back to a snapshot, and no others.
@@ -113,7 +114,7 @@ impl DemandService {
             tables: self.tables.clone(),
             next_chunk: self.slots.next_chunk(),
             mapped: self.mapped.clone(),
-            parts: self.parts,
+            changes: self.changes,
         }
     }
 
@@ -134,8 +135,8 @@ impl DemandService {
 
     /// Where in RAM a guest-virtual address of a demand region lies; `None` if nothing is mapped there.
     pub(crate) fn translate(&self, address: u64) -> Option<u64> {
-        let chunk = address / CHUNK_BYTES * CHUNK_BYTES;
-        self.mapped.get(&chunk).map(|start| start + (address - chunk))
+        let offset = address % CHUNK_BYTES;
+        self.mapped.get(&(address - offset)).map(|start| start + offset)
     }
 
     /// Whether a first touch of `address` may get memory; until then it reads as zero.
@@ -143,14 +144,15 @@ impl DemandService {
         Ok(layout::is_demand(address) || committed(ram, address)?.is_some())
     }
 
-    /// Maps memory as if the guest had touched `address`, which lies in a demand region; whether there was some left.
-    pub(crate) fn touch(&mut self, vm: &VmFd, ram: &GuestRam, address: u64) -> Result<bool, HostFailure> {
-        Ok(self.give(vm, ram, address)? == Resolution::Mapped)
+    /// Where in RAM an address lies, which gets some as if the guest had touched it; `None` if none is left, or may be there.
+    pub(crate) fn touch(&mut self, vm: &VmFd, ram: &GuestRam, address: u64) -> Result<Option<u64>, HostFailure> {
+        let has_some = self.translate(address).is_some() || self.give(vm, ram, address)? == Resolution::Mapped;
+        Ok(self.translate(address).filter(|_| has_some))
     }
 
     /// Maps the first chunk of both regions that every module uses, so that small modules never fault.
     pub(crate) fn new(tables: Tables, slots: Slots, vm: &VmFd, ram: &GuestRam) -> Result<Self, HostFailure> {
-        let mut service = Self { tables, slots, mapped: BTreeMap::new(), parts: 0 };
+        let mut service = Self { tables, slots, mapped: BTreeMap::new(), changes: 0 };
         for start in [HEAP.start, MEDIUM.start] {
             service.map(vm, ram, start)?;
         }
@@ -164,11 +166,6 @@ impl DemandService {
             return Ok(Resolution::NotDemand);
         }
         self.give(vm, ram, address)
-    }
-
-    /// Maps memory where `address` lies, if there is none yet; whether there is some then.
-    pub(crate) fn ensure(&mut self, vm: &VmFd, ram: &GuestRam, address: u64) -> Result<bool, HostFailure> {
-        Ok(self.translate(address).is_some() || self.touch(vm, ram, address)?)
     }
 
     /// Whether the kernel announced that all of these bytes may be touched.
@@ -191,43 +188,33 @@ impl DemandService {
 
     /// Maps what the kernel announced of the chunk in which `address` lies.
     fn map_committed(&mut self, vm: &VmFd, ram: &GuestRam, address: u64, pages: &Range<u64>) -> Result<Resolution, HostFailure> {
-        let machine = |error: &dyn std::fmt::Display| HostFailure::Machine(error.to_string());
-        let start = address / CHUNK_BYTES * CHUNK_BYTES;
-        let part = pages.start.max(start)..pages.end.min(start + CHUNK_BYTES);
-        let chunk = match self.mapped.get(&start) {
+        let whole = chunk_of(address);
+        let part = common(pages, &whole);
+        let chunk = match self.mapped.get(&whole.start) {
             Some(chunk) => *chunk,
-            None if part == (start..start + CHUNK_BYTES) => return self.map(vm, ram, address),
-            None => match self.slots.take_chunk(vm, ram).map_err(|error| machine(&error))? {
+            None if part == whole => return self.map(vm, ram, address),
+            None => match self.take_chunk(vm, ram)? {
                 Some(chunk) => chunk,
                 None => return Ok(Resolution::Exhausted),
             },
         };
-        self.mapped.insert(start, chunk);
-        self.parts += 1;
-        match self.tables.map_part(ram.memory(), part, chunk) {
-            Ok(()) => Ok(Resolution::Mapped),
-            Err(TablesError::Exhausted) => Ok(Resolution::Exhausted),
-            Err(TablesError::Map(_)) => Ok(Resolution::NotDemand),
-            Err(error) => Err(machine(&error)),
-        }
+        self.mapped.insert(whole.start, chunk);
+        self.changes += 1;
+        resolution(self.tables.map_part(ram.memory(), part, chunk))
     }
 
     fn map(&mut self, vm: &VmFd, ram: &GuestRam, address: u64) -> Result<Resolution, HostFailure> {
-        let machine = |error: &dyn std::fmt::Display| HostFailure::Machine(error.to_string());
-        let Some(chunk) = self.slots.take_chunk(vm, ram).map_err(|error| machine(&error))? else {
-            return Ok(Resolution::Exhausted);
-        };
-        match self.tables.map_chunk(ram.memory(), address, chunk) {
-            Ok(()) => {
-                self.mapped.insert(address / CHUNK_BYTES * CHUNK_BYTES, chunk);
-                Ok(Resolution::Mapped)
-            }
-            // Touches spread so thin that their tables take all room for tables.
-            Err(TablesError::Exhausted) => Ok(Resolution::Exhausted),
-            // The guest claims a fault where memory is: nothing that mapping could mend.
-            Err(TablesError::Map(_)) => Ok(Resolution::NotDemand),
-            Err(error) => Err(machine(&error)),
+        let Some(chunk) = self.take_chunk(vm, ram)? else { return Ok(Resolution::Exhausted) };
+        self.changes += 1;
+        let mapped = self.tables.map_chunk(ram.memory(), address, chunk);
+        if mapped.is_ok() {
+            self.mapped.insert(chunk_of(address).start, chunk);
         }
+        resolution(mapped)
+    }
+
+    fn take_chunk(&mut self, vm: &VmFd, ram: &GuestRam) -> Result<Option<u64>, HostFailure> {
+        self.slots.take_chunk(vm, ram).map_err(|error| HostFailure::Machine(error.to_string()))
     }
 
     /// Tells the guest how much RAM is left.
@@ -243,13 +230,38 @@ pub(crate) fn map_again(tables: &mut Tables, ram: &GuestRam, address: u64, chunk
     if layout::is_demand(address) {
         return tables.map_chunk(ram.memory(), address, chunk);
     }
-    let whole = address..address + CHUNK_BYTES;
-    match announced(ram, address)? {
-        Some(pages) if pages.start <= whole.start && whole.end <= pages.end => tables.map_chunk(ram.memory(), address, chunk),
-        Some(pages) if pages.start < whole.end && whole.start < pages.end => {
-            tables.map_part(ram.memory(), pages.start.max(whole.start)..pages.end.min(whole.end), chunk)
-        }
-        _ => Ok(()),
+    let Some(pages) = announced(ram, address)? else { return Ok(()) };
+    let whole = chunk_of(address);
+    let part = common(&pages, &whole);
+    if part == whole {
+        tables.map_chunk(ram.memory(), address, chunk)
+    } else if part.is_empty() {
+        Ok(())
+    } else {
+        tables.map_part(ram.memory(), part, chunk)
+    }
+}
+
+/// The addresses of the chunk in which `address` lies.
+fn chunk_of(address: u64) -> Range<u64> {
+    let start = address / CHUNK_BYTES * CHUNK_BYTES;
+    start..start + CHUNK_BYTES
+}
+
+/// What lies in both.
+fn common(one: &Range<u64>, other: &Range<u64>) -> Range<u64> {
+    one.start.max(other.start)..one.end.min(other.end)
+}
+
+/// What an attempt to map memory comes to.
+fn resolution(mapped: Result<(), TablesError>) -> Result<Resolution, HostFailure> {
+    match mapped {
+        Ok(()) => Ok(Resolution::Mapped),
+        // Touches spread so thin that their tables take all room for tables.
+        Err(TablesError::Exhausted) => Ok(Resolution::Exhausted),
+        // The guest claims a fault where memory is: nothing that mapping could mend.
+        Err(TablesError::Map(_)) => Ok(Resolution::NotDemand),
+        Err(error) => Err(HostFailure::Machine(error.to_string())),
     }
 }
 

@@ -342,7 +342,7 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<Snapshot, LoadE
         ram,
         ram_bytes: metadata.ram_bytes,
         is_of_file: true,
-        demand: DemandState { tables, next_chunk: metadata.next_chunk, mapped: metadata.mapped(), parts: 0 },
+        demand: DemandState { tables, next_chunk: metadata.next_chunk, mapped: metadata.mapped(), changes: 0 },
         boot,
         seeded,
         clock: ClockOrigin::at(source, Duration::from_nanos(metadata.monotonic_ns)),
