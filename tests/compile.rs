@@ -57,17 +57,18 @@ fn good_modules_are_compiled_in_both_formats() {
 }
 
 #[test]
-fn every_payload_that_is_valid_is_compiled() {
+fn every_payload_is_compiled() {
+    let mut compiled = 0;
     let directory = payload("");
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "wat") {
-            match compile(&fs::read(&path).unwrap(), &CompileOptions::default(), quiet) {
-                Ok(_) | Err(CompileError::Invalid { .. }) => {}
-                Err(error) => panic!("{}: {error}", path.display()),
-            }
+            let result = compile(&fs::read(&path).unwrap(), &CompileOptions::default(), quiet);
+            assert!(result.is_ok(), "{}: {result:?}", path.display());
+            compiled += 1;
         }
     }
+    assert!(compiled > 20, "{compiled}");
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn an_observer_sees_progress_and_can_end_it() {
 
 /// Processes of this one that compile.
 fn compilers() -> Vec<i32> {
-    let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    let children = fs::read_to_string("/proc/thread-self/children").unwrap();
     children.split_whitespace().map(|id| id.parse().unwrap()).collect()
 }
 
@@ -149,8 +150,9 @@ fn a_running_compiler_can_do_nothing_else() {
     let mut looked = false;
     compile(&large(500, 4000), &CompileOptions::default(), |progress| {
         if progress.functions.is_some() && !looked {
-            looked = true;
-            for id in compilers() {
+            let ids = compilers();
+            looked = !ids.is_empty();
+            for id in ids {
                 for thread in fs::read_dir(format!("/proc/{id}/task")).unwrap() {
                     let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
                     for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
