@@ -90,6 +90,8 @@ fn check_in(program: &str, fixture: fn() -> Fixture, lift: fn(&Fixture)) {
         let fixture = fixture();
         let outcome = runtime.run(&fixture, program, &[]);
         lift(&fixture);
+        // Shown if the test fails.
+        eprintln!("{runtime:?} said on standard error: {}", outcome.stderr);
         Answers::of(&outcome, &fixture)
     });
     assert_eq!(wasmtime.get("exit status"), "0", "{program} does not get to its end");

@@ -11,7 +11,7 @@ use mote_abi::{
     layout::{MAILBOX, RING_DATA},
     mailbox::Request,
 };
-use mote_vmm::Config;
+use mote_vmm::{Config, ExitCounts};
 
 use crate::support::{
     guest::{Assembled, DATA, call, config, config_with_deadline, exit, finish, ring, run_with, spin, vm},
@@ -141,6 +141,7 @@ fn a_second_fault_at_one_place_is_not_waited_for() {
         a.mov(rax, DATA)?;
         a.jmp(rax)
     });
-    assert_eq!(report.stats.exits.total(), 0);
+    // Ticks come however short the run is, where a machine is slow.
+    assert_eq!(ExitCounts { signal: 0, ..report.stats.exits }, ExitCounts::default());
     assert!(matches!(Verdict::of(&report.ending), Verdict::PageFault { address: DATA, .. }));
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use mote_vmm::{CallError, InterruptHandle, Poison, SandboxState};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use super::guests::{MEMORY, Random, builder};
 use crate::support::kvm;
@@ -182,4 +183,29 @@ fn a_storm_of_interrupts_changes_no_result() {
         stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(sandbox.counters().faults, 0);
+}
+
+/// Signals of the host's own, whose handlers do nothing.
+#[test]
+fn signals_disturb_neither_the_making_of_a_sandbox_nor_a_call() {
+    extern "C" fn ignore(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    if !kvm::usable() {
+        return;
+    }
+    register_signal_handler(SIGRTMIN(), ignore).unwrap();
+    let user = thread::spawn(|| {
+        for _ in 0..40 {
+            let mut sandbox = builder(MEMORY).build().unwrap();
+            let snapshot = sandbox.snapshot().unwrap();
+            assert_eq!(sandbox.call::<_, i32>("count", ()).unwrap(), 1);
+            sandbox.restore(&snapshot).unwrap();
+            let mut copy = mote_vmm::Sandbox::from_snapshot(&snapshot).unwrap();
+            assert_eq!(copy.call::<_, i32>("count", ()).unwrap(), 1);
+        }
+    });
+    while !user.is_finished() {
+        user.kill(SIGRTMIN()).unwrap();
+        thread::sleep(Duration::from_micros(100));
+    }
+    user.join().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use std::{arch::x86_64::__cpuid, io, sync::OnceLock};
 
-use kvm_ioctls::{Cap, Kvm};
+use kvm_ioctls::{Cap, Kvm, VmFd};
 use thiserror::Error;
 
 /// KVM cannot be used.
@@ -33,6 +33,16 @@ pub fn open() -> Result<Kvm, KvmError> {
     })?;
     check(&kvm)?;
     Ok(kvm)
+}
+
+/// Makes a VM. Any signal with a handler makes KVM give up in the middle, even one whose handler asks for restarts.
+pub(crate) fn create_vm(kvm: &Kvm) -> Result<VmFd, kvm_ioctls::Error> {
+    loop {
+        match kvm.create_vm() {
+            Err(error) if error.errno() == libc::EINTR => {}
+            result => return result,
+        }
+    }
 }
 
 /// Whether VMs here run by PVM, without hardware virtualization. The guest then sees the processor's own `cpuid` and time-stamp

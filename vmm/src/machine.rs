@@ -28,6 +28,7 @@ use crate::{
     ending::{Ending, HostFailure},
     guest_ram::GuestRam,
     image::KernelImage,
+    kvm,
     module::{Module, PlacedModule},
     pagemap::PageMap,
     ram_image::{self, Idle, RamImage, Restored},
@@ -152,7 +153,7 @@ impl Machine {
         ram.warm(module.bytes());
         module.warm();
 
-        let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
+        let vm = kvm::create_vm(kvm).map_err(VmError::create("KVM_CREATE_VM"))?;
         let slots = Slots::add(&vm, &ram, kernel, &[PlacedModule::first(module)], ramdisk.as_deref(), ram.near.bytes())
             .map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
         let demand = DemandService::new(tables, slots, &vm, &ram).map_err(|error| machine(&error))?;
@@ -198,7 +199,7 @@ impl Machine {
         image.ram.map_into(&ram)?;
         ram.populate(hint);
         let (kernel, ramdisk) = (Arc::clone(&image.kernel), image.ramdisk.clone());
-        let vm = kvm.create_vm().map_err(VmError::create("KVM_CREATE_VM"))?;
+        let vm = kvm::create_vm(kvm).map_err(VmError::create("KVM_CREATE_VM"))?;
         let slots = Slots::add(&vm, &ram, &kernel, &image.modules, ramdisk.as_deref(), image.demand.near_bytes())
             .map_err(VmError::create("KVM_SET_USER_MEMORY_REGION"))?;
         let demand = DemandService::resumed(slots, &vm, &ram, &image.demand).map_err(|error| machine(&error))?;

@@ -279,7 +279,6 @@ impl ArtifactCache {
         Ok(removed)
     }
 
-    /// Regular files that are named as one of this cache.
     /// Whether nothing is kept; quicker to be told than a key.
     pub fn is_empty(&self) -> Result<bool, CacheError> {
         let failed = |error: rustix::io::Errno| self.failed("list the directory")(error.into());
@@ -291,6 +290,7 @@ impl ArtifactCache {
         Ok(true)
     }
 
+    /// Regular files that are named as one of this cache.
     fn files(&self) -> Result<Vec<CachedFile>, CacheError> {
         let failed = |error: rustix::io::Errno| self.failed("list the directory")(error.into());
         let mut files = Vec::new();
