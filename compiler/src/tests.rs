@@ -66,6 +66,7 @@ fn what_compiling_needs_is_allowed() {
     for case in ["compile", "read the module", "write", "file without seccomp", "another parent"] {
         assert_eq!(outcome(case).code(), Some(DONE), "{case}");
     }
+    assert_eq!(outcome("panic").code(), Some(101));
     assert_eq!(outcome("abort").signal(), Some(libc::SIGABRT));
     assert_eq!(outcome("null pointer").signal(), Some(libc::SIGSEGV));
     assert_eq!(outcome("memory").code(), Some(protocol::OUT_OF_MEMORY));
@@ -110,6 +111,7 @@ fn run_case(case: &str) {
         }
         "write" => std::io::stdout().write_all(b"artifact").unwrap(),
         "memory" => drop(std::hint::black_box(vec![1_u8; 5 << 30])),
+        "panic" => rayon::scope(|scope| scope.spawn(|_| panic!("on purpose"))),
         "abort" => std::process::abort(),
         "null pointer" => {
             // SAFETY: it is not; that it ends the process is what is tested.
