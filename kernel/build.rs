@@ -4,15 +4,12 @@ fn main() {
     let linker_script = format!("{}/../linker/kernel.ld", env!("CARGO_MANIFEST_DIR"));
     println!("cargo:rerun-if-changed={linker_script}");
     let script = format!("-Wl,-T,{linker_script}");
-    let alignment = if std::env::var_os("CARGO_FEATURE_COMPILED").is_some() { "0x1000" } else { "0x200000" };
-    let alignment = format!("-Wl,--defsym=constants_alignment={alignment}");
     let arguments = [
         "-nostdlib",
         "-nostartfiles",
         "-static",
         "-no-pie",
         script.as_str(),
-        alignment.as_str(),
         "-Wl,--build-id=none",
         "-Wl,-z,noexecstack",
         "-Wl,-z,norelro",

@@ -8,7 +8,10 @@ use std::{
     io::{Cursor, Read},
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use linux_loader::loader::{Elf, KernelLoader};
@@ -101,6 +104,8 @@ impl Segment {
 pub struct KernelImage {
     /// What VMs see of it read-only, by guest address: the whole region [`IMAGE`], or each segment.
     mappings: Vec<(u64, Mapping)>,
+    /// For an image that is used in place: what further VMs see instead.
+    copy: Option<CopyForMore>,
     segments: Vec<Segment>,
     /// Initial contents of the writable segment, and its size with what starts as zeros.
     data: Vec<u8>,
@@ -112,12 +117,32 @@ pub struct KernelImage {
     digest: OnceLock<blake3::Hash>,
 }
 
+/// A copy in large pages, which an image that is used in place gets with its second VM. A process that makes one VM is quicker
+/// without the copy; of each further VM it saves as many faults as the kernel touches small pages.
+#[derive(Debug)]
+struct CopyForMore {
+    pages: &'static Pages<[u8]>,
+    has_vm: AtomicBool,
+    mappings: OnceLock<Option<Vec<(u64, Mapping)>>>,
+}
+
+impl CopyForMore {
+    /// For the next VM; `None` for the first one, and where there is no memory for it.
+    fn mappings(&self) -> Option<&[(u64, Mapping)]> {
+        if !self.has_vm.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let copy = || Some(vec![load(&self.pages.0, &Plan::parse(&self.pages.0).ok()?).ok()?]);
+        self.mappings.get_or_init(copy).as_deref()
+    }
+}
+
 /// How much of a file is read: an image with all its symbols is far smaller.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Bytes that are digested at a time.
 const DIGEST_PIECE_BYTES: usize = 128 << 10;
 /// From this size on a segment gets huge pages: clearing one costs less than so many faults.
-const HUGE_FROM_BYTES: u64 = 1 << 20;
+const HUGE_FROM_BYTES: u64 = 512 << 10;
 
 static EMBEDDED: &[u8] = include_bytes!(env!("MOTE_KERNEL_IMAGE"));
 #[cfg(feature = "compiled")]
@@ -154,21 +179,12 @@ impl KernelImage {
     /// A kernel from the bytes of its ELF file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
         let plan = Plan::parse(bytes)?;
-        let mapping = Mapping::anonymous("the kernel image", IMAGE.bytes())?;
-        mapping.use_small_pages(0, IMAGE.bytes());
-        for segment in plan.segments.iter().filter(|segment| segment.bytes() >= HUGE_FROM_BYTES) {
-            let bytes = segment.bytes().next_multiple_of(CHUNK_BYTES);
-            mapping.use_huge_pages(segment.start - IMAGE.start, bytes.min(IMAGE.end - segment.start));
-        }
-        let data = Mapping::anonymous("the kernel's data", KERNEL_DATA.bytes())?;
-        // SAFETY: both mappings are anonymous and live to the end of this function, the regions do not.
-        let regions = unsafe { vec![mapping.region(IMAGE.start)?, data.region(KERNEL_DATA.start)?] };
-        let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
-        Elf::load(&memory, None, &mut Cursor::new(bytes), None).map_err(|error| ImageError::Malformed(error.to_string()))?;
-        Ok(plan.image(vec![(IMAGE.start, mapping)]))
+        let mapping = load(bytes, &plan)?;
+        Ok(plan.image(vec![mapping], None))
     }
 
-    /// A kernel whose read-only segments are used where they are, in the program: nothing is copied, and all processes share it.
+    /// A kernel whose read-only segments are used where they are, in the program: nothing is copied before the second VM, and all
+    /// processes share it.
     #[cfg_attr(not(feature = "compiled"), allow(dead_code, reason = "the other kernel gets huge pages"))]
     fn in_place(pages: &'static Pages<[u8]>) -> Result<Self, ImageError> {
         let plan = Plan::parse(&pages.0)?;
@@ -188,11 +204,13 @@ impl KernelImage {
             Ok((start, mapping))
         };
         let mappings = runs.into_iter().map(map).collect::<Result<_, ImageError>>()?;
-        Ok(plan.image(mappings))
+        let copy = CopyForMore { pages, has_vm: AtomicBool::new(false), mappings: OnceLock::new() };
+        Ok(plan.image(mappings, Some(copy)))
     }
 
+    /// For one more VM.
     pub(crate) fn mappings(&self) -> &[(u64, Mapping)] {
-        &self.mappings
+        self.copy.as_ref().and_then(CopyForMore::mappings).unwrap_or(&self.mappings)
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {
@@ -265,6 +283,22 @@ fn once(
     Ok(Arc::clone(loaded.get_or_init(|| image)))
 }
 
+/// The region [`IMAGE`] with the read-only segments of an ELF file, in memory of its own.
+fn load(bytes: &[u8], plan: &Plan) -> Result<(u64, Mapping), ImageError> {
+    let mapping = Mapping::anonymous("the kernel image", IMAGE.bytes())?;
+    mapping.use_small_pages(0, IMAGE.bytes());
+    for segment in plan.segments.iter().filter(|segment| segment.bytes() >= HUGE_FROM_BYTES) {
+        let bytes = segment.bytes().next_multiple_of(CHUNK_BYTES);
+        mapping.use_huge_pages(segment.start - IMAGE.start, bytes.min(IMAGE.end - segment.start));
+    }
+    let data = Mapping::anonymous("the kernel's data", KERNEL_DATA.bytes())?;
+    // SAFETY: both mappings are anonymous and live to the end of this function, the regions do not.
+    let regions = unsafe { vec![mapping.region(IMAGE.start)?, data.region(KERNEL_DATA.start)?] };
+    let memory = GuestMemoryMmap::from_regions(regions).map_err(|error| MemoryError::Layout(error.to_string()))?;
+    Elf::load(&memory, None, &mut Cursor::new(bytes), None).map_err(|error| ImageError::Malformed(error.to_string()))?;
+    Ok((IMAGE.start, mapping))
+}
+
 /// What loading will do, checked.
 struct Plan {
     segments: Vec<Segment>,
@@ -327,9 +361,9 @@ impl Plan {
     }
 
     /// The image of which VMs see these mappings.
-    fn image(self, mappings: Vec<(u64, Mapping)>) -> KernelImage {
+    fn image(self, mappings: Vec<(u64, Mapping)>, copy: Option<CopyForMore>) -> KernelImage {
         let Self { segments, parts: _, data, data_bytes, entry, runs_compiled } = self;
-        KernelImage { mappings, segments, data, data_bytes, entry, runs_compiled, digest: OnceLock::new() }
+        KernelImage { mappings, copy, segments, data, data_bytes, entry, runs_compiled, digest: OnceLock::new() }
     }
 
     fn add(
