@@ -190,6 +190,11 @@ impl Machine {
         })
     }
 
+    /// Guest RAM that was touched so far, page tables included.
+    pub(crate) fn touched_bytes(&self) -> u64 {
+        self.ram.resident_bytes(&self.demand.kept())
+    }
+
     /// Makes a VM that goes on from an image. Of the configuration only streams, directories, listeners and limits of the host
     /// count: the rest is in the image.
     pub(crate) fn resumed(kvm: &Kvm, image: &MachineImage, config: Config, hint: &[Range<u64>]) -> Result<Self, VmError> {

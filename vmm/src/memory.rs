@@ -458,13 +458,15 @@ pub(crate) fn to_offset(offset: u64) -> io::Result<i64> {
     i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput.into())
 }
 
-/// Counts the pages of a mapping that are present (mincore(2)).
-pub(crate) fn resident_bytes(mapping: &Mapping) -> u64 {
+/// Counts the pages of a part of a mapping that are present (mincore(2)). What of it lies behind the mapping has none.
+pub(crate) fn resident_bytes(mapping: &Mapping, offset: u64, bytes: u64) -> u64 {
     let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(4096);
-    let mut pages = vec![0u8; 1 << 16];
+    let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(mapping.bytes);
+    let (start, end) = (place(offset), place(offset.saturating_add(bytes)));
+    let mut pages = vec![0u8; (end - start).div_ceil(page_bytes).min(1 << 16)];
     let mut resident = 0;
-    for offset in (0..mapping.bytes).step_by(pages.len() * page_bytes) {
-        let bytes = (mapping.bytes - offset).min(pages.len() * page_bytes);
+    for offset in (start..end).step_by((pages.len() * page_bytes).max(1)) {
+        let bytes = (end - offset).min(pages.len() * page_bytes);
         let start = mapping.start.as_ptr().wrapping_add(mapping.offset + offset);
         // SAFETY: the range lies in the mapping, and the vector has a byte for each of its pages.
         let result = unsafe { libc::mincore(start.cast(), bytes, pages.as_mut_ptr()) };

@@ -118,9 +118,9 @@ impl Vm {
         if self.machine.files.has_lost_writes() {
             ending = replace_success(ending, HostFailure::LostWrites.into());
         }
-        let mut stats = self.machine.stats;
+        let touched_bytes = self.machine.touched_bytes();
+        let mut stats = Stats { touched_bytes, ..self.machine.stats };
         stats.phases.flush = flushing.elapsed();
-        stats.touched_bytes = self.machine.ram.resident_bytes();
         Report { ending, stats }
     }
 

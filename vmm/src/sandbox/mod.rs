@@ -301,7 +301,7 @@ impl Sandbox {
 
     /// What the VM cost so far: phases of making it, exits, RAM.
     pub fn stats(&self) -> Stats {
-        Stats { touched_bytes: self.machine.ram.resident_bytes(), ..self.machine.stats.clone() }
+        Stats { touched_bytes: self.machine.touched_bytes(), ..self.machine.stats.clone() }
     }
 
     /// What happened to the sandbox so far, counted.
