@@ -84,7 +84,7 @@ fn verdict(request: &Request) -> Option<Verdict> {
 }
 
 fn end(arguments: &ExitArgs) -> Verdict {
-    let texts = [arguments.message_bytes, arguments.export_bytes, arguments.last_call_bytes];
+    let texts = [arguments.message_bytes, arguments.export_bytes, arguments.last_call_bytes, arguments.backtrace_bytes];
     let fits = texts.into_iter().map(u64::from).sum::<u64>() <= DATA_BYTES as u64;
     match arguments.kind {
         _ if !fits => Verdict::BadRequest,
@@ -150,19 +150,28 @@ fn texts_of_an_end_lie_in_the_mailbox_or_it_is_refused() {
         return;
     }
     for (lengths, accepted) in [
-        ([0, 0, 0], true),
-        ([DATA_LIMIT, 0, 0], true),
-        ([1, 1, DATA_LIMIT - 2], true),
-        ([DATA_LIMIT + 1, 0, 0], false),
-        ([DATA_LIMIT, 1, 0], false),
-        ([0, DATA_LIMIT, 1], false),
-        ([0, 0, u32::MAX], false),
-        ([u32::MAX, u32::MAX, u32::MAX], false),
-        ([u32::MAX, 1, 0], false),
+        ([0, 0, 0, 0], true),
+        ([DATA_LIMIT, 0, 0, 0], true),
+        ([0, 0, 0, DATA_LIMIT], true),
+        ([1, 1, 1, DATA_LIMIT - 3], true),
+        ([DATA_LIMIT + 1, 0, 0, 0], false),
+        ([DATA_LIMIT, 1, 0, 0], false),
+        ([0, DATA_LIMIT, 1, 0], false),
+        ([0, 0, DATA_LIMIT, 1], false),
+        ([0, 0, 0, u32::MAX], false),
+        ([u32::MAX, u32::MAX, u32::MAX, u32::MAX], false),
+        ([u32::MAX, 1, 0, 0], false),
     ] {
-        let [message_bytes, export_bytes, last_call_bytes] = lengths;
-        let arguments =
-            ExitArgs { kind: exit_kind::EXITED, code: 7, message_bytes, export_bytes, last_call_bytes, ..ExitArgs::default() };
+        let [message_bytes, export_bytes, last_call_bytes, backtrace_bytes] = lengths;
+        let arguments = ExitArgs {
+            kind: exit_kind::EXITED,
+            code: 7,
+            message_bytes,
+            export_bytes,
+            last_call_bytes,
+            backtrace_bytes,
+            ..ExitArgs::default()
+        };
         let expected = if accepted { Verdict::Exited(7) } else { Verdict::BadRequest };
         assert_eq!(run(|a| call(a, &Request::new(EXIT, &arguments, u32::MAX))), expected, "{lengths:?}");
     }

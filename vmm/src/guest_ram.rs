@@ -30,6 +30,9 @@ pub(crate) struct Place<'a> {
 }
 
 impl GuestRam {
+    /// Where there can be RAM.
+    pub(crate) const EVERYWHERE: [Range<u64>; 2] = [BASE.start..POOL_NEAR.end, POOL_FAR.start..POOL_FAR.end];
+
     /// RAM of `ram_bytes`, of which [`BASE`] is a part; nothing of it is touched yet.
     pub(crate) fn new(ram_bytes: u64) -> Result<Self, MemoryError> {
         let pool_bytes = ram_bytes.saturating_sub(BASE.bytes()) / CHUNK_BYTES * CHUNK_BYTES;
@@ -160,7 +163,7 @@ mod tests {
     #[test]
     fn only_touched_pages_are_resident() {
         let ram = GuestRam::new(1 << 30).unwrap();
-        let all = [BASE.start..u64::from(u32::MAX) + 1, POOL_FAR.start..POOL_FAR.end];
+        let all = GuestRam::EVERYWHERE;
         let resident = |parts: &[Range<u64>]| ram.resident_bytes(parts);
         assert_eq!(resident(&all), 0);
         ram.memory().write_obj(1u8, GuestAddress(BASE.start)).unwrap();

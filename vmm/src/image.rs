@@ -117,7 +117,7 @@ pub struct KernelImage {
     digest: OnceLock<blake3::Hash>,
 }
 
-/// A copy in large pages, which an image that is used in place gets with its second VM. A process that makes one VM is quicker
+/// A copy with its text in large pages, which an image that is used in place gets with its second VM. A process that makes one VM is quicker
 /// without the copy; of each further VM it saves as many faults as the kernel touches small pages.
 #[derive(Debug)]
 struct CopyForMore {
@@ -189,21 +189,12 @@ impl KernelImage {
     fn in_place(pages: &'static Pages<[u8]>) -> Result<Self, ImageError> {
         let plan = Plan::parse(&pages.0)?;
         let malformed = || ImageError::Malformed("a segment does not begin on a page of the file".into());
-        // Segments that lie side by side in the file as they do in the guest are one mapping, and so one memory slot.
-        let mut runs: Vec<(u64, Range<usize>)> = Vec::new();
-        for (segment, part) in plan.segments.iter().zip(&plan.parts) {
-            let distance = |start: u64, run: &Range<usize>| (segment.start.checked_sub(start), part.start.checked_sub(run.start));
-            match runs.last_mut() {
-                Some((start, run)) if matches!(distance(*start, run), (Some(a), Some(b)) if a == b as u64) => run.end = part.end,
-                _ => runs.push((segment.start, part.clone())),
-            }
-        }
-        let map = |(start, part): (u64, Range<usize>)| {
-            let mapping = Mapping::of_pages(pages, &part).ok_or_else(malformed)?;
+        let map = |(segment, part): (&Segment, &Range<usize>)| {
+            let mapping = Mapping::of_pages(pages, part).ok_or_else(malformed)?;
             mapping.populate_to_read(0, mapping.bytes());
-            Ok((start, mapping))
+            Ok((segment.start, mapping))
         };
-        let mappings = runs.into_iter().map(map).collect::<Result<_, ImageError>>()?;
+        let mappings = plan.segments.iter().zip(&plan.parts).map(map).collect::<Result<_, ImageError>>()?;
         let copy = CopyForMore { pages, has_vm: AtomicBool::new(false), mappings: OnceLock::new() };
         Ok(plan.image(mappings, Some(copy)))
     }

@@ -190,7 +190,7 @@ impl Machine {
         })
     }
 
-    /// Guest RAM that was touched so far, page tables included.
+    /// Guest RAM that was touched so far, page tables included, where the guest can have touched some.
     pub(crate) fn touched_bytes(&self) -> u64 {
         self.ram.resident_bytes(&self.demand.kept())
     }

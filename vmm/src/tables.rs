@@ -135,8 +135,8 @@ impl Tables {
         Ok(paging::map_chunks(&mut Writer { tables: self, memory }, ROOT, mapping)?)
     }
 
-    /// Large pages, if nothing else lies in them: what is behind the segment in its last one is zeros. The host's memory
-    /// is huge pages too, so that the whole text costs one fault.
+    /// Large pages, if nothing else lies in them. What is behind the segment in its last one is zeros, or nothing where the image
+    /// is used in place: an access there ends the VM. Where the host's memory is huge pages too, the whole text costs one fault.
     fn map_segment(&mut self, memory: &GuestMemoryMmap, segment: &Segment, all: &[Segment]) -> Result<(), TablesError> {
         let end = segment.end.next_multiple_of(CHUNK_BYTES);
         let alone = !all.iter().any(|other| other.start != segment.start && segment.start < other.end && other.start < end);

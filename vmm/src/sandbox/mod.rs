@@ -43,6 +43,7 @@ use crate::{
     control::InterruptHandle,
     directory::Directory,
     engine::Engine,
+    guest_ram::GuestRam,
     image::KernelImage,
     machine::{Machine, MachineImage, Purpose},
     module::Module,
@@ -301,7 +302,7 @@ impl Sandbox {
 
     /// What the VM cost so far: phases of making it, exits, RAM.
     pub fn stats(&self) -> Stats {
-        Stats { touched_bytes: self.machine.touched_bytes(), ..self.machine.stats.clone() }
+        Stats { touched_bytes: self.machine.ram.resident_bytes(&GuestRam::EVERYWHERE), ..self.machine.stats.clone() }
     }
 
     /// What happened to the sandbox so far, counted.
