@@ -117,8 +117,8 @@ pub struct KernelImage {
     digest: OnceLock<blake3::Hash>,
 }
 
-/// A copy with its text in large pages, which an image that is used in place gets with its second VM. A process that makes one VM is quicker
-/// without the copy; of each further VM it saves as many faults as the kernel touches small pages.
+/// A copy with its text in large pages, which an image that is used in place gets with its second VM. A process that makes one
+/// VM is quicker without it; each further VM is spared a fault for each small page that its kernel touches.
 #[derive(Debug)]
 struct CopyForMore {
     pages: &'static Pages<[u8]>,

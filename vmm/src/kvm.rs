@@ -1,4 +1,4 @@
-//! Opening KVM, and saying what is wrong when that fails.
+//! Opening KVM, making VMs, and saying what is wrong when that fails.
 
 use std::{arch::x86_64::__cpuid, io, sync::OnceLock};
 

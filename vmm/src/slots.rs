@@ -1,8 +1,8 @@
 //! KVM memory slots: which host memory a guest-physical range is.
 //!
-//! A slot costs time in proportion to its size, and more once a vCPU exists; so a VM begins with few: the first RAM, the image (two where
-//! it is used in place), the module, a ramdisk. RAM beyond the first part of the pool gets its slots as it is used, each as
-//! large as all before it.
+//! A slot costs time in proportion to its size, and more once a vCPU exists; so a VM begins with few: the first RAM, the image
+//! (two where it is used in place), the module, a ramdisk. RAM beyond the first part of the pool gets its slots as it is used,
+//! each as large as all before it.
 
 use std::ops::Range;
 

@@ -38,7 +38,7 @@ fn guest() -> Guest {
     let text = ModuleSizes { bytes: module.bytes(), text_start: 3 * PAGE_BYTES, text_end: (2 << 20) + PAGE_BYTES };
     let sizes = Sizes { module: text, ramdisk_bytes: 5 << 20, config_bytes: 1 };
     let tables = Tables::build(ram.memory(), &kernel, &sizes).unwrap();
-    let vm = kvm::open().unwrap().create_vm().unwrap();
+    let vm = kvm::create_vm(&kvm::open().unwrap()).unwrap();
     let placed = PlacedModule::first(&module);
     let slots = Slots::add(&vm, &ram, &kernel, std::slice::from_ref(&placed), None, ram.near.bytes()).unwrap();
     let demand = DemandService::new(tables, slots, &vm, &ram).unwrap();
