@@ -1,8 +1,8 @@
 //! The contract between mote's kernel and whoever runs it.
 //!
 //! Everything that both sides must agree on is here and nowhere else: the guest's address map ([`layout`]), what the
-//! kernel finds at its entry ([`boot`], [`cpu`]) and tells of itself ([`announce`]), the mailbox through which it asks for services ([`mailbox`], [`hypercall`]), what it
-//! is told to do with a module that it holds ([`command`], [`value`]), the ring that carries its output ([`ring`]), the error numbers of files and sockets ([`errno`]), and the ELF note that tells which version of all this a kernel image
+//! kernel finds at its entry ([`boot`], [`cpu`]) and tells of itself ([`announce`]), the mailbox through which it asks for
+//! services ([`mailbox`], [`hypercall`]), what it is told to do with a module that it holds ([`command`], [`value`]), the ring that carries its output ([`ring`]), what it tells where no VMM listens ([`record`]), the error numbers of files and sockets ([`errno`]), and the ELF note that tells which version of all this a kernel image
 //! was built for ([`note`]).
 //!
 //! It is not a place for behaviour: no allocation, no `unsafe`, no policy. All integers are little-endian, as the only
@@ -25,6 +25,7 @@ pub mod hypercall;
 pub mod layout;
 pub mod mailbox;
 pub mod note;
+pub mod record;
 pub mod ring;
 pub mod value;
 
