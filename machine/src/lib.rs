@@ -13,4 +13,5 @@
 
 pub mod descriptor;
 pub mod paging;
+pub mod space;
 pub mod stub;

@@ -20,7 +20,7 @@ use mote_abi::{
     layout::{CHUNK_BYTES, IMAGE, KERNEL_DATA, PAGE_BYTES},
     note::{NOTE_NAME, NOTE_TYPE_ABI, engine},
 };
-use mote_machine::paging::Access;
+use mote_machine::{paging::Access, space};
 use object::{
     LittleEndian, elf,
     read::elf::{ElfFile64, FileHeader, ProgramHeader},
@@ -96,6 +96,11 @@ pub(crate) struct Segment {
 impl Segment {
     pub(crate) fn bytes(&self) -> u64 {
         self.end - self.start
+    }
+
+    /// As it is mapped.
+    pub(crate) fn pages(&self) -> space::Segment {
+        space::Segment { start: self.start, end: self.end, access: self.access }
     }
 }
 
