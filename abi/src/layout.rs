@@ -7,8 +7,8 @@
 //! 0x0000_0000 ┌──────────────────────────┐                  nothing: null pointers fault
 //! 0x0010_0000 │ doorbell, no memory      │ DOORBELL         rw-: a store is a hypercall
 //! 0x0010_1000 │ fault doorbell, no mem.  │ FAULT_DOORBELL   nothing (ring 0: rw-)
-//! 0x0020_0000 │ kernel image, shared     │ IMAGE            text r-x, constants r--
-//! 0x0080_0000 │ base RAM                 │ BASE
+//! 0x0100_0000 │ kernel image, shared     │ IMAGE            text r-x, constants r--
+//! 0x0160_0000 │ base RAM                 │ BASE
 //!             │   .data .bss             │ KERNEL_DATA      rw-
 //!             │   boot information       │ BOOT_INFO        r--, written by the host before each call
 //!             │   host status            │ HOST_STATUS      r--, written by the host at any time
@@ -17,9 +17,9 @@
 //!             │   arguments and so on    │ CONFIG           r--
 //!             │   stack between guards   │ STACK            rw-
 //!             │   announcements          │ ANNOUNCED        rw-
-//! 0x00c0_0000 │   read-ahead of files    │ READ_AHEAD       rw-
-//! 0x00e0_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
-//! 0x0100_0000 │ RAM pool, first part     │ POOL_NEAR        2 MiB chunks of both parts are mapped rw- where the
+//! 0x01a0_0000 │   read-ahead of files    │ READ_AHEAD       rw-
+//! 0x01c0_0000 │ system area              │ SYSTEM           nothing (ring 0: stubs r-x, their stack rw-, tables r--)
+//! 0x01e0_0000 │ RAM pool, first part     │ POOL_NEAR        2 MiB chunks of both parts are mapped rw- where the
 //! 0x1000_0000 │ module file, shared      │ MODULE           r--, up to 2 GiB
 //! 0x9000_0000 │ ramdisk archive, shared  │ RAMDISK          r--, up to 1.5 GiB
 //! 0x1_0000_0000 RAM pool, the rest       │ POOL_FAR         kernel touches the demand regions:
@@ -35,6 +35,9 @@
 //! address space may be reserved generously and only what is touched costs RAM.
 //!
 //! The kernel may read the page tables, in [`SYSTEM_VIEW`], and so knows which memory is still untouched and zero.
+//!
+//! A kernel that starts without a VMM ([`MONITOR`]) finds image, base RAM and system area at these guest-physical addresses too, but
+//! module, ramdisk and pool wherever the machine has memory.
 //!
 //! Base, system area and the first part of the pool lie side by side, so that one memory slot holds them: slots are what
 //! making a VM costs most.
@@ -82,11 +85,12 @@ pub const DOORBELL: Region = Region::new(0x0010_0000, PAGE_BYTES);
 /// The exception stubs store the faulting address here.
 pub const FAULT_DOORBELL: Region = Region::new(DOORBELL.end, PAGE_BYTES);
 
-/// Read-only segments of the kernel image.
-pub const IMAGE: Region = Region::new(0x0020_0000, 6 << 20);
+/// Read-only segments of the kernel image. From 16 MiB on there is RAM in every machine, and nothing else: below that firmware keeps
+/// things of its own.
+pub const IMAGE: Region = Region::new(0x0100_0000, 6 << 20);
 
 /// RAM that exists in every VM and holds everything with a fixed place.
-pub const BASE: Region = Region::new(0x0080_0000, 6 << 20);
+pub const BASE: Region = Region::new(0x0160_0000, 6 << 20);
 /// The kernel's writable segment.
 pub const KERNEL_DATA: Region = Region::new(BASE.start, 1 << 20);
 /// One page holding a [`crate::boot::BootInfo`]; what follows the first unmapped page after the kernel's data.
@@ -137,6 +141,18 @@ pub const RAMDISK: Region = Region::new(MODULE.end, 3 << 29);
 pub const POOL_NEAR: Region = Region::new(SYSTEM.end, 34 << 20);
 /// The rest of the RAM pool; guest-physical addresses stay below 2^36, which every x86-64 processor has.
 pub const POOL_FAR: Region = Region { start: 0x1_0000_0000, end: 1 << 36 };
+/// Where the monitor works that takes the place of the VMM on a machine without: memory that ring 3 has no access to. Under the VMM
+/// there is only the pool.
+pub const MONITOR: Region = Region::new(POOL_NEAR.start, 1 << 20);
+/// Page tables for the way into long mode: root, pointers, four directories.
+pub const MONITOR_TABLES: Region = Region::new(MONITOR.start, 6 * PAGE_BYTES);
+/// Its stack; the page below stays unmapped.
+pub const MONITOR_STACK: Region = Region::new(MONITOR_TABLES.end + PAGE_BYTES, 64 * 1024);
+/// All that it knows.
+pub const MONITOR_STATE: Region = Region { start: MONITOR_STACK.end, end: MONITOR.end };
+/// Where the monitor can write [`BASE`] and [`SYSTEM`], all of which is read-only or nothing for ring 3 at its own address.
+pub const MONITOR_VIEW: Region = Region::new(0x0500_0000_0000, BASE.bytes() + SYSTEM.bytes());
+
 /// Largest pool, both parts together.
 pub const MAX_POOL_BYTES: u64 = POOL_NEAR.bytes() + POOL_FAR.bytes();
 /// Least RAM of a VM, pool and base together.
@@ -180,6 +196,7 @@ const _: () = {
     assert!(MODULE.start.is_multiple_of(CHUNK_BYTES) && MIN_RAM_BYTES > BASE.bytes() + 4 * CHUNK_BYTES);
     assert!(MAX_POOL_BYTES < HEAP.bytes() && MAX_POOL_BYTES < MEDIUM.bytes() && MAX_POOL_BYTES < LARGE_SLOT_BYTES);
     assert!(HEAP.end <= MEDIUM.start && MEDIUM.end <= SYSTEM_VIEW.start && SYSTEM_VIEW.end <= LARGE.start);
+    assert!(SYSTEM_VIEW.end <= MONITOR_VIEW.start && MONITOR_VIEW.end <= LARGE.start && MONITOR_STATE.start < MONITOR_STATE.end);
     assert!(SYSTEM.start.is_multiple_of(CHUNK_BYTES) && SYSTEM.bytes() == CHUNK_BYTES && LARGE.end <= LINEAR.start);
     assert!(
         LINEAR.end <= 1 << 47 && LINEAR.start.is_multiple_of(LINEAR_SLOT_BYTES) && LINEAR_SLOT_BYTES.is_multiple_of(CHUNK_BYTES)

@@ -2,8 +2,9 @@
 //!
 //! Everything that both sides must agree on is here and nowhere else: the guest's address map ([`layout`]), what the
 //! kernel finds at its entry ([`boot`], [`cpu`]) and tells of itself ([`announce`]), the mailbox through which it asks for
-//! services ([`mailbox`], [`hypercall`]), what it is told to do with a module that it holds ([`command`], [`value`]), the ring that carries its output ([`ring`]), what it tells where no VMM listens ([`record`]), the error numbers of files and sockets ([`errno`]), and the ELF note that tells which version of all this a kernel image
-//! was built for ([`note`]).
+//! services ([`mailbox`], [`hypercall`]), what it is told to do with a module that it holds ([`command`], [`value`]), the ring
+//! that carries its output ([`ring`]), what it tells where no VMM listens ([`record`]), the error numbers of files and sockets
+//! ([`errno`]), and the ELF note that tells which version of all this a kernel image was built for ([`note`]).
 //!
 //! It is not a place for behaviour: no allocation, no `unsafe`, no policy. All integers are little-endian, as the only
 //! machine this runs on is x86-64; all structures are `repr(C)` without implicit padding.
@@ -30,4 +31,4 @@ pub mod ring;
 pub mod value;
 
 /// Version of the contract. Any change that an old kernel or an old VMM would misread gets a new number.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

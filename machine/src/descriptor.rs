@@ -1,6 +1,6 @@
 //! Descriptor tables: GDT, IDT and TSS (AMD64 Architecture Programmer's Manual, volume 2, sections 4.7, 4.8, 8.2, 12.2).
 
-use mote_abi::layout::{RING0_STACK, STUBS, TSS};
+use mote_abi::layout::{STUBS, TSS};
 use x86_64::structures::gdt::DescriptorFlags;
 
 use crate::stub;
@@ -18,6 +18,10 @@ pub const TASK: u16 = 0x28;
 
 /// Type of a busy 64-bit TSS: loaded without `ltr`, so nobody sets the busy bit later.
 pub const TYPE_BUSY_TSS: u8 = 0xb;
+/// Bit of the descriptor of the TSS that `ltr` wants clear, and sets: for who loads it by that.
+pub const BUSY: u64 = 1 << 41;
+/// Which word of the GDT has it.
+pub const TASK_WORD: usize = (TASK >> 3) as usize;
 /// Last offset in the TSS: 104 bytes and no I/O permission map.
 pub const TSS_LIMIT: u16 = 103;
 /// Last offset in the GDT.
@@ -64,10 +68,10 @@ pub fn idt() -> [u64; 2 * stub::VECTORS] {
     words
 }
 
-/// The task state segment: only the stack of ring 0 matters.
-pub fn tss() -> [u8; TSS_LIMIT as usize + 1] {
+/// The task state segment: only the end of the stack of ring 0 matters.
+pub fn tss(stack_end: u64) -> [u8; TSS_LIMIT as usize + 1] {
     let mut bytes = [0; TSS_LIMIT as usize + 1];
-    let rsp0 = RING0_STACK.end.to_le_bytes();
+    let rsp0 = stack_end.to_le_bytes();
     let io_map_base = (TSS_LIMIT + 1).to_le_bytes();
     bytes[4..12].copy_from_slice(&rsp0);
     bytes[102..].copy_from_slice(&io_map_base);

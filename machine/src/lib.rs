@@ -11,6 +11,7 @@
     reason = "x86-64 only, where usize has 64 bits; narrower casts are of small constants"
 )]
 
+pub mod cpu;
 pub mod descriptor;
 pub mod paging;
 pub mod space;

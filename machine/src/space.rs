@@ -6,8 +6,9 @@
 use core::{fmt, ops::Range};
 
 use mote_abi::layout::{
-    ANNOUNCED, BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX, MODULE,
-    PAGE_BYTES, PAGE_TABLES, RAMDISK, READ_AHEAD, RING_DATA, RING_HEAD, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
+    ANNOUNCED, BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX,
+    MODULE, MONITOR_STACK, MONITOR_STATE, MONITOR_VIEW, PAGE_BYTES, PAGE_TABLES, RAMDISK, READ_AHEAD, RING_DATA, RING_HEAD,
+    RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
 };
 
 use crate::paging::{self, Access, MapError, Mapping, TableMemory};
@@ -23,6 +24,11 @@ pub trait Entries {
     fn load(&self, address: u64) -> Result<u64, Self::Error>;
     /// Writes the entry at guest-physical `address`.
     fn store(&self, address: u64, entry: u64) -> Result<(), Self::Error>;
+    /// Makes the page at guest-physical `address` all zero, for a table. What a VMM gives to a new guest is.
+    fn clear(&self, address: u64) -> Result<(), Self::Error> {
+        let _is_zero = address;
+        Ok(())
+    }
 }
 
 /// Why there is no table.
@@ -52,6 +58,13 @@ pub struct Segment {
     pub end: u64,
     /// Rights.
     pub access: Access,
+}
+
+impl Segment {
+    /// Size in bytes.
+    pub const fn bytes(&self) -> u64 {
+        self.end - self.start
+    }
 }
 
 /// How large a module is, and where in it lies what can be executed.
@@ -92,9 +105,21 @@ impl Place {
     }
 }
 
+/// Who answers the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// A VMM, outside of the machine: the doorbells have no memory behind them.
+    Vmm,
+    /// A monitor in ring 0: the doorbells are not mapped, so that ringing is an exception, and it has memory of its own. It gives
+    /// out memory that may hold anything, so nothing is mapped beyond the last page of a segment.
+    Monitor,
+}
+
 /// What differs between machines.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
+    /// Who answers.
+    pub owner: Owner,
     /// Read-only segments of the image.
     pub segments: &'a [Segment],
     /// Bytes of the image's writable segment.
@@ -120,9 +145,10 @@ pub struct Space {
 type Mapped<E> = Result<(), MapError<TableError<E>>>;
 
 impl Space {
-    /// Maps all that a kernel finds when it is entered. [`PAGE_TABLES`] is all zero before.
+    /// Maps all that a kernel finds when it is entered.
     pub fn build<M: Entries>(memory: &M, parts: &Parts<'_>) -> Result<Self, MapError<TableError<M::Error>>> {
         let mut space = Self { next_table: ROOT + PAGE_BYTES };
+        memory.clear(ROOT).map_err(TableError::Memory)?;
         let pages = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES);
         let identity = [
             (KERNEL_DATA.start, pages(parts.data_bytes), Access::UserReadWrite),
@@ -134,20 +160,35 @@ impl Space {
             (STACK.start, STACK.bytes(), Access::UserReadWrite),
             (ANNOUNCED.start, ANNOUNCED.bytes(), Access::UserReadWrite),
             (CONFIG.start, pages(parts.config_bytes), Access::UserRead),
-            (READ_AHEAD.start, READ_AHEAD.bytes(), Access::UserReadWrite),
-            (DOORBELL.start, DOORBELL.bytes(), Access::UserReadWrite),
-            (FAULT_DOORBELL.start, FAULT_DOORBELL.bytes(), Access::SupervisorReadWrite),
             (GDT.start, GDT.bytes(), Access::SupervisorRead),
             (IDT.start, IDT.bytes(), Access::SupervisorRead),
             (TSS.start, TSS.bytes(), Access::SupervisorRead),
             (STUBS.start, STUBS.bytes(), Access::SupervisorReadExecute),
+        ];
+        // Nobody but a VMM reads files ahead.
+        let of_vmm = [
+            (READ_AHEAD.start, READ_AHEAD.bytes(), Access::UserReadWrite),
+            (DOORBELL.start, DOORBELL.bytes(), Access::UserReadWrite),
+            (FAULT_DOORBELL.start, FAULT_DOORBELL.bytes(), Access::SupervisorReadWrite),
             (RING0_STACK.start, RING0_STACK.bytes(), Access::SupervisorReadWrite),
         ];
-        for (at, bytes, access) in identity {
-            space.pages(memory, Place::identity(at), bytes, access)?;
+        let of_monitor = [
+            (MONITOR_STACK.start, MONITOR_STACK.bytes(), Access::SupervisorReadWrite),
+            (MONITOR_STATE.start, MONITOR_STATE.bytes(), Access::SupervisorReadWrite),
+        ];
+        let of_owner: &[_] = if parts.owner == Owner::Vmm { &of_vmm } else { &of_monitor };
+        for (at, bytes, access) in identity.iter().chain(of_owner) {
+            space.pages(memory, Place::identity(*at), *bytes, *access)?;
         }
         for segment in parts.segments {
-            space.map_segment(memory, segment, parts.segments)?;
+            match parts.owner {
+                Owner::Vmm => space.map_segment(memory, segment, parts.segments)?,
+                Owner::Monitor => space.pages(memory, Place::identity(segment.start), segment.bytes(), segment.access)?,
+            }
+        }
+        if parts.owner == Owner::Monitor {
+            let view = Place { virtual_address: MONITOR_VIEW.start, physical_address: BASE.start };
+            space.chunks(memory, view, MONITOR_VIEW.bytes(), Access::SupervisorReadWrite)?;
         }
         let view = Place { virtual_address: SYSTEM_VIEW.start, physical_address: SYSTEM.start };
         space.chunks(memory, view, SYSTEM_VIEW.bytes(), Access::UserRead)?;
@@ -187,8 +228,8 @@ impl Space {
         Ok(())
     }
 
-    /// Large pages, if nothing else lies in them: what is behind the segment in its last one is zeros. The host's memory
-    /// is huge pages too, so that the whole text costs one fault.
+    /// Large pages, if nothing else lies in them. What is behind the segment in its last one is zeros, or nothing where the image
+    /// is used in place: an access there ends the VM. Where the host's memory is huge pages too, the whole text costs one fault.
     fn map_segment<M: Entries>(&mut self, memory: &M, segment: &Segment, all: &[Segment]) -> Mapped<M::Error> {
         let end = segment.end.next_multiple_of(CHUNK_BYTES);
         let alone = !all.iter().any(|other| other.start != segment.start && segment.start < other.end && other.start < end);
@@ -196,7 +237,7 @@ impl Space {
         if segment.start.is_multiple_of(CHUNK_BYTES) && alone {
             self.chunks(memory, place, end - segment.start, segment.access)
         } else {
-            self.pages(memory, place, segment.end - segment.start, segment.access)
+            self.pages(memory, place, segment.bytes(), segment.access)
         }
     }
 
@@ -256,6 +297,7 @@ impl<M: Entries> TableMemory for Writer<'_, M> {
         if table + PAGE_BYTES > PAGE_TABLES.end {
             return Err(TableError::Exhausted);
         }
+        self.memory.clear(table).map_err(TableError::Memory)?;
         self.space.next_table += PAGE_BYTES;
         Ok(table)
     }

@@ -1,6 +1,7 @@
 //! The exception stubs: the only code that runs in ring 0.
 //!
-//! Each of the 32 exceptions has an entry that makes the frame uniform and jumps to a common tail. The tail stores CR2
+//! Each of the 32 exceptions has an entry that makes the frame uniform and jumps to a common tail. Where there is no VMM that is
+//! code of the monitor. Where there is one, the tail stores CR2
 //! to the fault doorbell, where the host decides: it mapped what was missing, and the tail returns to the faulting
 //! instruction; or it ends the VM with a report. The stubs touch only their own stack and need nothing of ring 3 to be
 //! intact, so a smashed stack pointer is reported as well as anything else.
@@ -56,6 +57,22 @@ impl From<[u64; FRAME_WORDS]> for Frame {
 /// Offset of the entry for `vector` in the code.
 pub const fn entry_offset(vector: usize) -> usize {
     vector * ENTRY_BYTES
+}
+
+/// The same with a tail that pushes `rax`, so that the stack holds a [`Frame`], and goes on at `handler`.
+pub fn code_for_monitor(handler: u64) -> [u8; CODE_BYTES] {
+    let mut code = code();
+    let [a, b, c, d, e, f, g, h] = handler.to_le_bytes();
+    let jump = [
+        0x50, // push rax
+        0x48, 0xb8, a, b, c, d, e, f, g, h, // mov rax, imm64
+        0xff, 0xe0, // jmp rax
+        0x0f, 0x0b, // ud2
+    ];
+    for (to, from) in code.iter_mut().skip(TAIL_OFFSET).zip(jump) {
+        *to = from;
+    }
+    code
 }
 
 /// The machine code, to be placed at the start of [`mote_abi::layout::STUBS`].

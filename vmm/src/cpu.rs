@@ -4,63 +4,12 @@ use std::sync::OnceLock;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
-use mote_abi::cpu;
+use mote_abi::cpu::FEATURES;
+use mote_machine::cpu::{self, Register};
 
 use crate::kvm;
 
-/// A register of `cpuid`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Register {
-    Eax,
-    Ebx,
-    Ecx,
-}
-
-/// Where `cpuid` tells of a feature (AMD64 Architecture Programmer's Manual, volume 3, appendix D).
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) function: u32,
-    pub(crate) index: u32,
-    pub(crate) register: Register,
-    pub(crate) bit: u32,
-}
-
-/// Function that tells of features first, of later ones, of those that AMD had first, and of registers to be saved.
-pub(crate) const BASIC: u32 = 1;
-pub(crate) const STRUCTURED: u32 = 7;
-pub(crate) const EXTENDED: u32 = 0x8000_0001;
-pub(crate) const STATE: u32 = 0xd;
-
-/// In the order of [`cpu::FEATURES`].
-const PLACES: [Place; cpu::FEATURES.len()] = {
-    const fn place(function: u32, index: u32, register: Register, bit: u32) -> Place {
-        Place { function, index, register, bit }
-    }
-    use Register::{Eax, Ebx, Ecx};
-    [
-        place(BASIC, 0, Ecx, 0),
-        place(BASIC, 0, Ecx, 9),
-        place(BASIC, 0, Ecx, 13),
-        place(BASIC, 0, Ecx, 19),
-        place(BASIC, 0, Ecx, 20),
-        place(BASIC, 0, Ecx, 23),
-        place(BASIC, 0, Ecx, 28),
-        place(STRUCTURED, 0, Ebx, 5),
-        place(STRUCTURED, 0, Ebx, 3),
-        place(STRUCTURED, 0, Ebx, 8),
-        place(BASIC, 0, Ecx, 12),
-        place(EXTENDED, 0, Ecx, 5),
-        place(STRUCTURED, 0, Ebx, 16),
-        place(STRUCTURED, 0, Ebx, 17),
-        place(STRUCTURED, 0, Ebx, 31),
-        place(STRUCTURED, 0, Ecx, 12),
-        place(STRUCTURED, 0, Ecx, 1),
-        place(STRUCTURED, 0, Ecx, 11),
-        place(STRUCTURED, 1, Eax, 4),
-    ]
-};
-
-/// The features that guests may use, as [`cpu::FEATURES`] numbers them: those that this processor has, whose registers the
+/// The features that guests may use, as [`FEATURES`] numbers them: those that this processor has, whose registers the
 /// operating system saves, and that KVM gives to guests. KVM is asked once; where VMs run without hardware virtualization it is
 /// not, as it leaves out features there that guests do have.
 pub(crate) fn features() -> u64 {
@@ -71,7 +20,7 @@ pub(crate) fn features() -> u64 {
 fn of_processor() -> u64 {
     let mut features = 0;
     macro_rules! note {
-        ($($name:tt)*) => { $(if std::is_x86_feature_detected!($name) { features |= cpu::bit($name); })* };
+        ($($name:tt)*) => { $(if std::is_x86_feature_detected!($name) { features |= mote_abi::cpu::bit($name); })* };
     }
     note!(
         "cmpxchg16b" "sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "avx" "avx2" "fma" "avxvnni" "bmi1" "bmi2" "lzcnt"
@@ -86,48 +35,23 @@ fn of_kvm() -> u64 {
     supported.map_or(u64::MAX, |leaves| told_by(&leaves))
 }
 
-/// The features that these leaves tell of, without those whose registers they do not have.
+/// The features that these leaves tell of.
 fn told_by(leaves: &CpuId) -> u64 {
-    let register = |function, index, register| {
+    cpu::told_by(|function, index, register| {
         let leaf = leaves.as_slice().iter().find(|leaf| leaf.function == function && leaf.index == index);
         leaf.map_or(0, |leaf| match register {
             Register::Eax => leaf.eax,
             Register::Ebx => leaf.ebx,
             Register::Ecx => leaf.ecx,
         })
-    };
-    let is_told = |place: &Place| register(place.function, place.index, place.register) >> place.bit & 1 == 1;
-    let told = PLACES.iter().enumerate().filter(|(_, place)| is_told(place)).fold(0, |told, (index, _)| told | 1 << index);
-    let state = u64::from(register(STATE, 0, Register::Eax));
-    let has_state = |feature: u64| cpu::extended_state(needed_state(feature)) & !state == 0;
-    (0..cpu::FEATURES.len())
-        .map(|index| 1 << index)
-        .filter(|bit| told & bit != 0 && has_state(*bit))
-        .fold(0, |all, bit| all | bit)
-}
-
-/// The feature that brings the registers which a feature needs.
-fn needed_state(feature: u64) -> u64 {
-    let name = cpu::FEATURES.iter().map(|feature| feature.name).find(|name| cpu::bit(name) == feature).unwrap_or_default();
-    match name {
-        _ if name.starts_with("avx512") => cpu::bit("avx") | cpu::bit("avx512f"),
-        _ if name.starts_with("avx") || name == "fma" => cpu::bit("avx"),
-        _ => 0,
-    }
-}
-
-/// The bits that tell of these features in a register of `cpuid`.
-pub(crate) fn bits(features: u64, function: u32, index: u32, register: Register) -> u32 {
-    let here = |place: &Place| (place.function, place.index, place.register) == (function, index, register);
-    let places = PLACES.iter().enumerate().filter(|(number, place)| features >> number & 1 == 1 && here(place));
-    places.fold(0, |bits, (_, place)| bits | 1 << place.bit)
+    })
 }
 
 /// What Cranelift calls the features that guests may use.
 #[cfg(feature = "compiled")]
 pub(crate) fn flags() -> impl Iterator<Item = &'static str> {
     let features = features();
-    cpu::FEATURES.iter().enumerate().filter(move |(number, _)| features >> number & 1 == 1).map(|(_, feature)| feature.flag)
+    FEATURES.iter().enumerate().filter(move |(number, _)| features >> number & 1 == 1).map(|(_, feature)| feature.flag)
 }
 
 #[cfg(test)]
@@ -142,7 +66,7 @@ mod tests {
     fn every_feature_of_the_contract_can_be_noted() {
         // A feature that is missing in the macro would never be announced.
         let source = include_str!("cpu.rs");
-        for feature in cpu::FEATURES {
+        for feature in FEATURES {
             assert!(source.contains(&format!("\"{}\"", feature.name)), "{}", feature.name);
         }
     }
@@ -188,8 +112,8 @@ mod tests {
             }
             told_by(&CpuId::from_entries(&leaves).unwrap())
         };
-        let names = |names: &[&str]| names.iter().fold(0, |bits, name| bits | cpu::bit(name));
-        let every = (1 << cpu::FEATURES.len()) - 1;
+        let names = |names: &[&str]| names.iter().fold(0, |bits, name| bits | mote_abi::cpu::bit(name));
+        let every = (1 << FEATURES.len()) - 1;
         assert_eq!(all(|_| ()), every);
         let without_bmi = all(|leaf| {
             if leaf.function == STRUCTURED && leaf.index == 0 {

@@ -17,7 +17,7 @@ use std::{
 use linux_loader::loader::{Elf, KernelLoader};
 use mote_abi::{
     ABI_VERSION,
-    layout::{CHUNK_BYTES, IMAGE, KERNEL_DATA, PAGE_BYTES},
+    layout::{CHUNK_BYTES, IMAGE, KERNEL_DATA, MONITOR, PAGE_BYTES, Region},
     note::{NOTE_NAME, NOTE_TYPE_ABI, engine},
 };
 use mote_machine::{paging::Access, space};
@@ -142,6 +142,8 @@ impl CopyForMore {
     }
 }
 
+/// What an image keeps free for a monitor, where it starts without a VMM: base RAM behind its data, tables, memory of its own.
+const RESERVED: Region = Region { start: KERNEL_DATA.end, end: MONITOR.end };
 /// How much of a file is read: an image with all its symbols is far smaller.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Bytes that are digested at a time.
@@ -373,6 +375,8 @@ impl Plan {
         let range = (segment.start, segment.bytes());
         match (flags.contains(elf::PF_W), flags.contains(elf::PF_X)) {
             (true, true) => return Err("is writable and executable"),
+            // Keeps other loaders from putting something there; in a VM nothing is.
+            (true, false) if contents.is_empty() && RESERVED.contains_range(range.0, range.1) => {}
             (true, false) if segment.start != KERNEL_DATA.start => {
                 return Err("is writable and not at the start of the data region");
             }

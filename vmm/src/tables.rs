@@ -4,12 +4,12 @@
 
 use std::ops::Range;
 
-use mote_abi::layout::{GDT, IDT, MODULE, RAMDISK, STUBS, TSS};
+use mote_abi::layout::{GDT, IDT, MODULE, RAMDISK, RING0_STACK, STUBS, TSS};
 pub(crate) use mote_machine::space::{ModuleSizes, ROOT};
 use mote_machine::{
     descriptor,
     paging::MapError,
-    space::{Entries, Parts, Place, Space, TableError},
+    space::{Entries, Owner, Parts, Place, Space, TableError},
     stub,
 };
 use thiserror::Error;
@@ -56,10 +56,11 @@ impl Tables {
     pub(crate) fn build(memory: &GuestMemoryMmap, image: &KernelImage, sizes: &Sizes) -> Result<Self, TablesError> {
         memory.write_slice(descriptor::gdt().as_bytes(), GuestAddress(GDT.start))?;
         memory.write_slice(descriptor::idt().as_bytes(), GuestAddress(IDT.start))?;
-        memory.write_slice(&descriptor::tss(), GuestAddress(TSS.start))?;
+        memory.write_slice(&descriptor::tss(RING0_STACK.end), GuestAddress(TSS.start))?;
         memory.write_slice(&stub::code(), GuestAddress(STUBS.start))?;
         let segments: Vec<_> = image.segments().iter().map(|segment| segment.pages()).collect();
         let parts = Parts {
+            owner: Owner::Vmm,
             segments: &segments,
             data_bytes: image.data_bytes(),
             config_bytes: sizes.config_bytes,

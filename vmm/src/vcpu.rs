@@ -14,16 +14,14 @@ use mote_abi::{
     cpu,
     layout::{BOOT_INFO, GDT, IDT, RING0_STACK, STACK, TSS},
 };
+use mote_machine::cpu::{BASIC, EXTENDED, Register, STATE, STRUCTURED, bits};
 use mote_machine::{
     descriptor,
     stub::{FRAME_ADDRESS, FRAME_WORDS, Frame, RIP_WORD},
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use crate::{
-    cpu::{BASIC, EXTENDED, Register, STATE, STRUCTURED, bits},
-    kvm, tables,
-};
+use crate::{kvm, tables};
 
 /// Control register bits (AMD64 Architecture Programmer's Manual, volume 2, section 3.1).
 mod control_register {

@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+pub mod boot;
 pub mod classes;
 pub mod dirent;
 pub mod fd;
