@@ -93,6 +93,8 @@ pub mod flags {
     pub const FIXED_CLOCK: u32 = 1 << 4;
     /// All functions of a module are translated when it is loaded, not each when it is first called: a snapshot then has them.
     pub const EAGER: u32 = 1 << 5;
+    /// Nobody looks into the output ring by himself: the kernel asks that it be emptied after each write to a standard stream.
+    pub const PROMPT: u32 = 1 << 6;
 }
 
 /// How far a reading moves clocks that are fixed.

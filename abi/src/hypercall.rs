@@ -123,6 +123,25 @@ pub mod trap {
     pub const OUT_OF_SYSTEM_MEMORY: u32 = 12;
     /// anything else, told by the message
     pub const OTHER: u32 = 13;
+
+    /// What a trap is called; `None` for [`OTHER`], and for what is no code.
+    pub fn name(code: u32) -> Option<&'static str> {
+        Some(match code {
+            UNREACHABLE => "unreachable",
+            MEMORY_OUT_OF_BOUNDS => "out of bounds memory access",
+            TABLE_OUT_OF_BOUNDS => "out of bounds table access",
+            INDIRECT_CALL_TO_NULL => "uninitialized element",
+            INTEGER_DIVIDE_BY_ZERO => "integer divide by zero",
+            INTEGER_OVERFLOW => "integer overflow",
+            INVALID_CONVERSION_TO_INTEGER => "invalid conversion to integer",
+            STACK_OVERFLOW => "call stack exhausted",
+            BAD_SIGNATURE => "indirect call type mismatch",
+            OUT_OF_FUEL => "all fuel consumed",
+            GROWTH_LIMITED => "growth beyond a limit",
+            OUT_OF_SYSTEM_MEMORY => "out of memory in the engine",
+            _ => return None,
+        })
+    }
 }
 
 /// Arguments of [`READ_STDIN`].

@@ -151,7 +151,7 @@ pub const MONITOR_STACK: Region = Region::new(MONITOR_TABLES.end + PAGE_BYTES, 6
 /// All that it knows.
 pub const MONITOR_STATE: Region = Region { start: MONITOR_STACK.end, end: MONITOR.end };
 /// Where the monitor can write [`BASE`] and [`SYSTEM`], all of which is read-only or nothing for ring 3 at its own address.
-pub const MONITOR_VIEW: Region = Region::new(0x0500_0000_0000, BASE.bytes() + SYSTEM.bytes());
+pub const MONITOR_VIEW: Region = Region::new(0x0500_0000_0000 + BASE.start, BASE.bytes() + SYSTEM.bytes());
 
 /// Largest pool, both parts together.
 pub const MAX_POOL_BYTES: u64 = POOL_NEAR.bytes() + POOL_FAR.bytes();

@@ -28,7 +28,7 @@ const ENGINE: u32 = if cfg!(feature = "compiled") { engine::COMPILED } else { en
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 #[unsafe(link_section = ".text._start")]
-extern "C" fn _start() -> ! {
+pub(crate) extern "C" fn _start() -> ! {
     core::arch::naked_asm!(
         "fninit",
         "test dword ptr [{flags}], {resume_flag}",
@@ -84,7 +84,7 @@ pub(crate) extern "C" fn ring_doorbell() {
 
 /// The other half of [`ring_doorbell`].
 #[unsafe(naked)]
-extern "C" fn resume() {
+pub(crate) extern "C" fn resume() {
     core::arch::naked_asm!(
         "mov rsp, [{parked}]",
         "pop r15",

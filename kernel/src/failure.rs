@@ -2,7 +2,7 @@
 
 use mote_abi::hypercall::{ExitArgs, exit_kind};
 
-use crate::{console::Line, hypercall, memory};
+use crate::{console::Line, hypercall, memory, monitor};
 
 /// Ends the run as a kernel panic.
 pub(crate) fn abort(message: &str) -> ! {
@@ -22,6 +22,9 @@ fn end(kind: u32, message: &[u8]) -> ! {
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     // The standard handler of a failed allocation panics; the allocator remembers what it refused.
+    if monitor::is_running() {
+        monitor::panic(format_args!("{info}"));
+    }
     let text = Line::<1024>::new(format_args!("{}", info.message()));
     if text.as_bytes().starts_with(b"memory allocation of ") && memory::was_exhausted() {
         end(exit_kind::OUT_OF_MEMORY, text.as_bytes())

@@ -119,6 +119,11 @@ impl BootInfo {
         self.0.flags & flags::FIXED_CLOCK != 0
     }
 
+    /// Whether output is only taken when it is asked for.
+    pub(crate) fn is_prompt(self) -> bool {
+        self.0.flags & flags::PROMPT != 0
+    }
+
     pub(crate) fn max_table_elements(self) -> u64 {
         self.0.max_table_elements
     }

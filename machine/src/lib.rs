@@ -13,6 +13,7 @@
 
 pub mod cpu;
 pub mod descriptor;
+pub mod names;
 pub mod paging;
 pub mod space;
 pub mod stub;

@@ -135,6 +135,20 @@ pub fn is_mapped(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> 
     true
 }
 
+/// The guest-physical chunk that the chunk of addresses with `address` has pages of, by its first page that is mapped.
+pub fn chunk_behind(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> Option<u64> {
+    let mut table = root;
+    for level in (2..=4).rev() {
+        let entry = load(table + 8 * index(address, level)).filter(|entry| entry & Flags::PRESENT.bits() != 0)?;
+        if entry & Flags::HUGE_PAGE.bits() != 0 {
+            return Some(entry & ADDRESS_MASK & !(CHUNK_BYTES - 1));
+        }
+        table = entry & ADDRESS_MASK;
+    }
+    let entry = (0..512).find_map(|page| load(table + 8 * page).filter(|entry| entry & Flags::PRESENT.bits() != 0))?;
+    Some(entry & ADDRESS_MASK & !(CHUNK_BYTES - 1))
+}
+
 /// What to do about a page that is mapped already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Present {
@@ -278,6 +292,9 @@ mod tests {
             }
             let mapped = |page: u64| is_mapped(|at| tables.load(at).ok(), ROOT, page << 12);
             prop_assert!(mapped(page) && mapped(page + pages - 1) && !mapped(page - 1) && !mapped(page + pages));
+            let behind = |page: u64| chunk_behind(|at| tables.load(at).ok(), ROOT, page << 12);
+            prop_assert_eq!(behind(page), Some((frame << 12) / CHUNK_BYTES * CHUNK_BYTES));
+            prop_assert_eq!(behind(page + pages + 512), None);
             prop_assert_eq!(translate(&tables, (page - 1) << 12), None);
             prop_assert_eq!(translate(&tables, (page + pages) << 12), None);
         }

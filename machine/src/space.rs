@@ -145,6 +145,11 @@ pub struct Space {
 type Mapped<E> = Result<(), MapError<TableError<E>>>;
 
 impl Space {
+    /// Of no tables: nothing can be mapped in it.
+    pub const fn empty() -> Self {
+        Self { next_table: PAGE_TABLES.end }
+    }
+
     /// Maps all that a kernel finds when it is entered.
     pub fn build<M: Entries>(memory: &M, parts: &Parts<'_>) -> Result<Self, MapError<TableError<M::Error>>> {
         let mut space = Self { next_table: ROOT + PAGE_BYTES };
@@ -213,6 +218,16 @@ impl Space {
             access: Access::UserReadWrite,
         };
         paging::map_missing_pages(&mut self.writer(memory), ROOT, mapping)
+    }
+
+    /// Whether `address` is mapped.
+    pub fn is_mapped<M: Entries>(&self, memory: &M, address: u64) -> bool {
+        paging::is_mapped(|at| memory.load(at).ok(), ROOT, address)
+    }
+
+    /// The chunk of RAM of which a page is mapped in the chunk of addresses where `address` lies; `None` if none is.
+    pub fn chunk_behind<M: Entries>(&self, memory: &M, address: u64) -> Option<u64> {
+        paging::chunk_behind(|at| memory.load(at).ok(), ROOT, address)
     }
 
     /// Maps a module: what can be executed of it so, all else to be read.

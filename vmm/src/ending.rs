@@ -6,7 +6,7 @@ use mote_abi::{
     hypercall::trap,
     layout::{PAGE_BYTES, STACK},
 };
-use mote_machine::stub;
+use mote_machine::{names, stub};
 use thiserror::Error;
 
 use crate::confinement::ConfinementError;
@@ -105,44 +105,32 @@ pub enum TrapKind {
     Other,
 }
 
+/// Every trap with its code.
+const TRAPS: [(u32, TrapKind); 13] = [
+    (trap::UNREACHABLE, TrapKind::Unreachable),
+    (trap::MEMORY_OUT_OF_BOUNDS, TrapKind::MemoryOutOfBounds),
+    (trap::TABLE_OUT_OF_BOUNDS, TrapKind::TableOutOfBounds),
+    (trap::INDIRECT_CALL_TO_NULL, TrapKind::IndirectCallToNull),
+    (trap::INTEGER_DIVIDE_BY_ZERO, TrapKind::IntegerDivideByZero),
+    (trap::INTEGER_OVERFLOW, TrapKind::IntegerOverflow),
+    (trap::INVALID_CONVERSION_TO_INTEGER, TrapKind::InvalidConversionToInteger),
+    (trap::STACK_OVERFLOW, TrapKind::StackOverflow),
+    (trap::BAD_SIGNATURE, TrapKind::BadSignature),
+    (trap::OUT_OF_FUEL, TrapKind::OutOfFuel),
+    (trap::GROWTH_LIMITED, TrapKind::GrowthLimited),
+    (trap::OUT_OF_SYSTEM_MEMORY, TrapKind::OutOfSystemMemory),
+    (trap::OTHER, TrapKind::Other),
+];
+
 impl TrapKind {
     /// `None` for a code that no kernel of ours sends.
     pub(crate) fn from_code(code: u32) -> Option<Self> {
-        Some(match code {
-            trap::UNREACHABLE => Self::Unreachable,
-            trap::MEMORY_OUT_OF_BOUNDS => Self::MemoryOutOfBounds,
-            trap::TABLE_OUT_OF_BOUNDS => Self::TableOutOfBounds,
-            trap::INDIRECT_CALL_TO_NULL => Self::IndirectCallToNull,
-            trap::INTEGER_DIVIDE_BY_ZERO => Self::IntegerDivideByZero,
-            trap::INTEGER_OVERFLOW => Self::IntegerOverflow,
-            trap::INVALID_CONVERSION_TO_INTEGER => Self::InvalidConversionToInteger,
-            trap::STACK_OVERFLOW => Self::StackOverflow,
-            trap::BAD_SIGNATURE => Self::BadSignature,
-            trap::OUT_OF_FUEL => Self::OutOfFuel,
-            trap::GROWTH_LIMITED => Self::GrowthLimited,
-            trap::OUT_OF_SYSTEM_MEMORY => Self::OutOfSystemMemory,
-            trap::OTHER => Self::Other,
-            _ => return None,
-        })
+        TRAPS.iter().find(|(known, _)| *known == code).map(|(_, kind)| *kind)
     }
 
     /// The specification's name; `None` for [`TrapKind::Other`].
     pub fn name(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Unreachable => "unreachable",
-            Self::MemoryOutOfBounds => "out of bounds memory access",
-            Self::TableOutOfBounds => "out of bounds table access",
-            Self::IndirectCallToNull => "uninitialized element",
-            Self::IntegerDivideByZero => "integer divide by zero",
-            Self::IntegerOverflow => "integer overflow",
-            Self::InvalidConversionToInteger => "invalid conversion to integer",
-            Self::StackOverflow => "call stack exhausted",
-            Self::BadSignature => "indirect call type mismatch",
-            Self::OutOfFuel => "all fuel consumed",
-            Self::GrowthLimited => "growth beyond a limit",
-            Self::OutOfSystemMemory => "out of memory in the engine",
-            Self::Other => return None,
-        })
+        TRAPS.iter().find(|(_, kind)| *kind == self).and_then(|(code, _)| trap::name(*code))
     }
 }
 
@@ -225,44 +213,18 @@ impl fmt::Display for Exception {
             write!(f, "the guest kernel faulted: ")?;
         }
         let Self { vector, error_code, rip, rsp, rflags, address, .. } = self;
-        write!(f, "{} ({vector}), error code {error_code:#x}, at rip {rip:#x}, rsp {rsp:#x}, rflags {rflags:#x}", name(*vector))?;
+        write!(
+            f,
+            "{} ({vector}), error code {error_code:#x}, at rip {rip:#x}, rsp {rsp:#x}, rflags {rflags:#x}",
+            names::exception(*vector)
+        )?;
         if *vector == 14 {
-            let access = match error_code {
-                code if code & 0x10 != 0 => "execution of",
-                code if code & 0x02 != 0 => "write to",
-                _ => "read of",
-            };
-            let page = if error_code & 1 == 0 { "is not mapped" } else { "does not allow that" };
-            write!(f, "; {access} {address:#x}, which {page}")?;
+            write!(f, "; {}", names::PageFault { error_code: *error_code, address: *address })?;
         }
         for (name, value) in &self.registers {
             write!(f, ", {name} {value:#x}")?;
         }
         Ok(())
-    }
-}
-
-/// Names of the exceptions (AMD64 Architecture Programmer's Manual, volume 2, table 8-1).
-fn name(vector: u64) -> &'static str {
-    match vector {
-        0 => "divide error #DE",
-        1 => "debug #DB",
-        3 => "breakpoint #BP",
-        4 => "overflow #OF",
-        5 => "bound range #BR",
-        6 => "invalid opcode #UD",
-        7 => "device not available #NM",
-        8 => "double fault #DF",
-        10 => "invalid TSS #TS",
-        11 => "segment not present #NP",
-        12 => "stack #SS",
-        13 => "general protection #GP",
-        14 => "page fault #PF",
-        16 => "x87 floating-point #MF",
-        17 => "alignment check #AC",
-        18 => "machine check #MC",
-        19 => "SIMD floating-point #XF",
-        _ => "exception",
     }
 }
 
@@ -320,7 +282,8 @@ mod tests {
     #[test]
     fn every_code_of_the_abi_has_a_kind() {
         for code in trap::UNREACHABLE..=trap::OTHER {
-            assert!(TrapKind::from_code(code).is_some(), "{code}");
+            let kind = TrapKind::from_code(code).unwrap();
+            assert_eq!(kind.name().is_none(), kind == TrapKind::Other, "{code}");
         }
         assert_eq!(TrapKind::from_code(0), None);
         assert_eq!(TrapKind::from_code(trap::OTHER + 1), None);

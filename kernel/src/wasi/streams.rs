@@ -11,6 +11,7 @@ use super::{
 use crate::{
     console,
     guest::{self, BootInfo},
+    hypercall,
 };
 
 /// Reads standard input; only the first read may block: what came already is not held back for more.
@@ -52,6 +53,9 @@ pub(super) fn write<'a>(
     for part in parts {
         console::write(stream, part);
         total = total.saturating_add(part.len() as u32);
+    }
+    if boot.is_prompt() {
+        hypercall::drain_output();
     }
     Ok(total)
 }

@@ -3,6 +3,7 @@
 //! Nothing here allocates, as it is used before there is a heap. All of it comes from outside: numbers are checked, and what makes no
 //! sense is an error that says where.
 
+pub mod acpi;
 pub mod artifact;
 pub mod bundle;
 pub mod command_line;
