@@ -60,6 +60,8 @@ mod tests {
 
     use kvm_bindings::kvm_cpuid_entry2;
 
+    use mote_machine::cpu::{BASIC, EXTENDED, PLACES, STATE, STRUCTURED, bits};
+
     use super::*;
 
     #[test]

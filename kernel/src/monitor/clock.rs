@@ -44,6 +44,7 @@ impl Timer {
     }
 
     /// Finds the rate. `hpet` is where the registers of that timer are.
+    #[inline(never)]
     pub(super) fn calibrate(hpet: Option<u64>) -> Result<Self, NoTimer> {
         let hz = told_hz().or_else(|| hpet.and_then(measure_by_hpet)).or_else(measure_by_pit).ok_or(NoTimer)?;
         let multiplier = ((1_000_000_000u128 << 32) / u128::from(hz.max(1))) as u64;
@@ -75,6 +76,7 @@ impl Timer {
 }
 
 /// What CPUID says: function 15h (crystal and ratio), or that of hypervisors (40000010h, in kHz).
+#[inline(never)]
 fn told_hz() -> Option<u64> {
     let last = __cpuid_count(0, 0).eax;
     if last >= 0x15 {
@@ -90,6 +92,7 @@ fn told_hz() -> Option<u64> {
 }
 
 /// IA-PC HPET Specification 1.0a, section 2.3.
+#[inline(never)]
 fn measure_by_hpet(address: u64) -> Option<u64> {
     const CAPABILITIES: u64 = 0;
     const CONFIGURATION: u64 = 0x10;
@@ -155,6 +158,7 @@ fn measure_by_pit() -> Option<u64> {
 }
 
 /// The time of day; `None` where there is no clock, or it never shows the same twice.
+#[inline(never)]
 fn seconds() -> Option<u64> {
     const UPDATE_IN_PROGRESS: u8 = 1 << 7;
     let read = |register: u8| {

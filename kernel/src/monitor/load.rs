@@ -4,7 +4,7 @@ use core::{fmt, ops::Range};
 
 use mote_abi::{
     boot::Span,
-    layout::{CHUNK_BYTES, CONFIG, IMAGE, MONITOR, PAGE_BYTES},
+    layout::{CHUNK_BYTES, CONFIG, IMAGE, MODULE, MONITOR, PAGE_BYTES, RAMDISK},
 };
 use mote_kernel_logic::boot::{
     artifact,
@@ -22,6 +22,8 @@ use super::{
 
 /// The memory that programs, and the kernel, cannot do without.
 const MIN_POOL_BYTES: u64 = 4 * CHUNK_BYTES;
+/// From here on a file is mapped by large pages.
+const LARGE_FROM_BYTES: u64 = 256 << 20;
 /// Below, firmware has things of its own.
 const FIRST_USABLE: u64 = 1 << 20;
 
@@ -58,6 +60,7 @@ pub(super) enum LoadError {
     Bundle(BundleError),
     TooLong,
     Fragmented,
+    OverLimit { what: &'static str, bytes: u64, most_bytes: u64 },
     TooLarge { module_bytes: u64, ramdisk_bytes: u64, total_bytes: u64, left_bytes: u64 },
 }
 
@@ -76,6 +79,9 @@ impl fmt::Display for LoadError {
             Self::Bundle(error) => error.fmt(f),
             Self::TooLong => {
                 write!(f, "arguments and environment take more than {} KiB together", CONFIG.bytes() >> 10)
+            }
+            Self::OverLimit { what, bytes, most_bytes } => {
+                write!(f, "the {what} has {} KiB; it can have at most {}", bytes >> 10, most_bytes >> 10)
             }
             Self::Fragmented => f.write_str("the memory map has more parts than can be used"),
             Self::TooLarge { module_bytes, ramdisk_bytes, total_bytes, left_bytes } => write!(
@@ -167,6 +173,12 @@ pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>) -> Result<F
         (true, is_compiled) if is_compiled != cfg!(feature = "compiled") => return Err(LoadError::OtherEngine),
         _ => artifact::text(bytes).unwrap_or(0..0),
     };
+    for (what, file, region) in [("module", &module, MODULE), ("ramdisk", &ramdisk, RAMDISK)] {
+        let (bytes, most_bytes) = (file.end - file.start, region.bytes());
+        if bytes > most_bytes {
+            return Err(LoadError::OverLimit { what, bytes, most_bytes });
+        }
+    }
     // Before anything is moved: what the loader left may lie anywhere.
     let (strings, config_bytes) = write_strings(texts(loaded))?;
     let used = [module.clone(), ramdisk.clone()];
@@ -199,9 +211,12 @@ fn make_room(loaded: &Loaded<'static>, files: [Range<u64>; 2]) -> Result<(Memory
     for (place, file) in places.iter_mut().zip(&files) {
         // What follows in the last page would be seen by the kernel, unless it is another member's padding.
         *place = file.start;
-        if !file.start.is_multiple_of(PAGE_BYTES) {
-            let bytes = file.end - file.start;
-            *place = free.take(bytes, LOW_END).ok_or(too_large(memory.total_bytes, free.bytes()))?;
+        let bytes = file.end - file.start;
+        // What is large has to be mapped by large pages: there is no room for that many tables.
+        let alignment = if bytes < LARGE_FROM_BYTES { PAGE_BYTES } else { CHUNK_BYTES };
+        if !file.start.is_multiple_of(alignment) {
+            let room = free.take(bytes + alignment - PAGE_BYTES, LOW_END);
+            *place = room.ok_or(too_large(memory.total_bytes, free.bytes()))?.next_multiple_of(alignment);
             let contents = Low.bytes(file.start, bytes).ok_or(LoadError::NotReadable { what: "boot module" })?;
             // SAFETY: the place was free until now, and is as large.
             unsafe { copy_low(*place, contents) };

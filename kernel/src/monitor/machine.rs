@@ -1,6 +1,6 @@
 //! The machine that the kernel runs in: the same tables as the VMM's, in the memory that there is.
 
-use core::{fmt, ptr};
+use core::{fmt, ops::Range, ptr};
 
 use mote_abi::{
     ABI_VERSION,
@@ -203,22 +203,32 @@ impl Machine {
                 None => return Demand::Exhausted,
             },
         };
-        let mapped = if part == (whole..whole + CHUNK_BYTES) && there.is_none() {
-            self.space.map_chunk(&View, address, chunk)
-        } else {
-            self.space.map_part(&View, part.clone(), chunk)
-        };
-        if mapped.is_err() {
-            return Demand::Exhausted;
-        }
         if there.is_none() {
             self.free_chunks -= 1;
             self.publish();
         }
-        // SAFETY: these pages were just mapped for the first time, or a part of them is mapped already and zero, as nobody can
-        // have written there: an access is what maps a page, and maps all that is announced.
-        unsafe { clear_mapped(part.start, part.end - part.start) };
-        Demand::Mapped
+        let mapped = if part == (whole..whole + CHUNK_BYTES) && there.is_none() {
+            let mapped = self.space.map_chunk(&View, address, chunk);
+            mapped.map(|()| {
+                // SAFETY: all of it was just mapped, and nobody knows what was there before.
+                unsafe { clear_mapped(whole, CHUNK_BYTES) };
+            })
+        } else {
+            self.map_pages(part, chunk)
+        };
+        if mapped.is_ok() { Demand::Mapped } else { Demand::Exhausted }
+    }
+
+    /// Maps those pages of a chunk that are not mapped yet, each of them zero.
+    fn map_pages(&mut self, pages: Range<u64>, chunk: u64) -> Result<(), MapError<TableError<core::convert::Infallible>>> {
+        for page in pages.step_by(PAGE_BYTES as usize) {
+            if !self.space.is_mapped(&View, page) {
+                self.space.map_part(&View, page..page + PAGE_BYTES, chunk)?;
+                // SAFETY: the page was just mapped, and nobody knows what was there before.
+                unsafe { clear_mapped(page, PAGE_BYTES) };
+            }
+        }
+        Ok(())
     }
 
     /// Tells the kernel how much memory is left.
@@ -240,12 +250,12 @@ impl Monitor {
         let mut done = 0;
         while done < bytes {
             let at = to + done;
-            let part = (CHUNK_BYTES - at % CHUNK_BYTES).min(bytes - done);
+            let part = (PAGE_BYTES - at % PAGE_BYTES).min(bytes - done);
             if !self.machine.space.is_mapped(&View, at) && self.machine.give(at) != Demand::Mapped {
                 return Copied::InPart;
             }
-            // SAFETY: the module is mapped as a whole, the chunk was mapped as far as it is announced, which the target is, and
-            // both are of ring 3, which does not run.
+            // SAFETY: the module is mapped as a whole, the target's page is mapped now, both are of ring 3, which does not run,
+            // and they do not overlap, being of different regions.
             unsafe { ptr::copy_nonoverlapping((from + done) as *const u8, at as *mut u8, part as usize) };
             done += part;
         }
@@ -254,7 +264,7 @@ impl Monitor {
 }
 
 /// The pages that the kernel announced of the slot of address space in which `address` lies, if that is one of them.
-fn committed(address: u64) -> Option<core::ops::Range<u64>> {
+fn committed(address: u64) -> Option<Range<u64>> {
     let at = announce::committed_at(address)?;
     let committed: Committed = View::load(at);
     committed.pages(address).filter(|pages| pages.contains(&address))

@@ -27,6 +27,7 @@ pub fn words(text: &[u8]) -> Words<'_> {
 impl<'a> Iterator for Words<'a> {
     type Item = Word<'a>;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<Word<'a>> {
         let start = self.rest.iter().position(|byte| !is_blank(*byte))?;
         let text = self.rest.get(start..)?;
@@ -59,12 +60,14 @@ impl<'a> Word<'a> {
     }
 
     /// What stands behind `name` and an equals sign, if the word begins so.
+    #[inline(never)]
     pub fn value_of(self, name: &str) -> Option<Bytes<'a>> {
         let mut bytes = self.bytes();
         name.bytes().chain([b'=']).all(|wanted| bytes.next() == Some(wanted)).then_some(bytes)
     }
 
     /// Whether it means exactly this.
+    #[inline(never)]
     pub fn is(self, text: &str) -> bool {
         self.bytes().eq(text.bytes())
     }
@@ -72,11 +75,13 @@ impl<'a> Word<'a> {
 
 impl Bytes<'_> {
     /// Whether these bytes are exactly those of `text`.
+    #[inline(never)]
     pub fn is(self, text: &str) -> bool {
         self.eq(text.bytes())
     }
 
     /// The bytes in a buffer; `None` if they do not fit or are no UTF-8.
+    #[inline(never)]
     pub fn text(self, buffer: &mut [u8]) -> Option<&str> {
         let mut length = 0;
         for byte in self {
@@ -90,6 +95,7 @@ impl Bytes<'_> {
 impl Iterator for Bytes<'_> {
     type Item = u8;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<u8> {
         loop {
             let (byte, rest) = self.rest.split_first()?;

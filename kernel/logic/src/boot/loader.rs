@@ -109,6 +109,7 @@ impl<'a> Loaded<'a> {
         Self { memory: FreeMemory::new(), modules: [none; MAX_MODULES], module_count: 0, command_line: &[], rsdp: None }
     }
 
+    #[inline(never)]
     fn pvh(physical: impl Physical<'a>, address: u64) -> Result<Self, LoaderError> {
         const INFO: LoaderError = LoaderError::Malformed { what: "start info" };
         let info = physical.bytes(address, 56).ok_or(INFO)?;
@@ -138,6 +139,7 @@ impl<'a> Loaded<'a> {
         Ok(loaded)
     }
 
+    #[inline(never)]
     fn multiboot2(physical: impl Physical<'a>, address: u64) -> Result<Self, LoaderError> {
         const INFO: LoaderError = LoaderError::Malformed { what: "boot information" };
         let total = physical.bytes(address, 8).and_then(|bytes| word(bytes, 0)).ok_or(INFO)?;

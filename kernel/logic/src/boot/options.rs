@@ -121,6 +121,7 @@ fn options<'a>(texts: Texts<'a>) -> impl Iterator<Item = Word<'a>> + Clone {
 impl Options {
     /// What both texts say; the last word about something counts. Stops at the first word that says nothing, with what the words
     /// before it said: so that it is known where to complain.
+    #[inline(never)]
     pub fn parse(texts: Texts<'_>) -> (Self, Result<(), OptionError<'_>>) {
         let mut parsed = Self::default();
         for word in options(texts) {
@@ -131,6 +132,7 @@ impl Options {
         (parsed, Ok(()))
     }
 
+    #[inline(never)]
     fn apply<'a>(&mut self, word: Word<'a>) -> Result<(), OptionError<'a>> {
         let given = |name| word.value_of(name);
         let wanted = |wanted| OptionError { word, wanted };
