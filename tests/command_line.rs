@@ -16,7 +16,7 @@ use support::{
     kvm,
 };
 
-const SUBCOMMANDS: [&str; 8] = ["run", "qemu", "compile", "cache", "inspect", "doctor", "completions", "man"];
+const SUBCOMMANDS: [&str; 9] = ["run", "qemu", "image", "compile", "cache", "inspect", "doctor", "completions", "man"];
 
 fn inspect(path: &Path) -> Outcome {
     run([Path::new("inspect"), path])

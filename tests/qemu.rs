@@ -1,10 +1,11 @@
-//! Modules in machines without this VMM: `mote qemu`.
+//! Modules in machines without this VMM: `mote qemu` and `mote image`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod booted {
     mod dry_run;
     mod endings;
+    mod images;
     mod programs;
     mod refused;
 }

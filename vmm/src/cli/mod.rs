@@ -11,6 +11,7 @@ mod doctor;
 mod engine;
 mod failure;
 mod guest;
+mod image;
 mod inspect;
 mod invocation;
 mod latency;
@@ -69,6 +70,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Run a module in a machine that QEMU makes: without KVM, or to debug the guest.
     Qemu(Box<qemu::QemuArgs>),
+    /// Make a disk image that boots a module by BIOS and by UEFI; or boot one in QEMU to see whether it does.
+    Image(Box<image::ImageArgs>),
     /// Bring a module to a point from which runs go on, and keep it in a file; or check such a file.
     Snapshot(Box<snapshot::SnapshotArgs>),
     /// Measure calls of an export: latency, throughput, what cleaning up costs.
@@ -120,6 +123,10 @@ pub(crate) fn main() -> ExitCode {
         Command::Qemu(arguments) => {
             init_log(arguments.guest.log);
             return ExitCode::from(qemu::main(&arguments));
+        }
+        Command::Image(arguments) => {
+            init_log(arguments.guest.log);
+            return ExitCode::from(image::main(&arguments));
         }
         Command::Snapshot(arguments) => {
             init_log(arguments.log());
