@@ -16,7 +16,7 @@ use support::{
     kvm,
 };
 
-const SUBCOMMANDS: [&str; 7] = ["run", "compile", "cache", "inspect", "doctor", "completions", "man"];
+const SUBCOMMANDS: [&str; 9] = ["run", "qemu", "image", "compile", "cache", "inspect", "doctor", "completions", "man"];
 
 fn inspect(path: &Path) -> Outcome {
     run([Path::new("inspect"), path])
@@ -152,6 +152,7 @@ fn the_doctor_finds_a_healthy_machine() {
         "time-stamp counter ",
         "seccomp ",
         "Landlock ",
+        "QEMU ",
         "trial VM           ran",
     ] {
         assert!(text.contains(line), "{line}: {text}");

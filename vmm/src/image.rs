@@ -170,6 +170,12 @@ impl KernelImage {
         EMBEDDED_COMPILED.map(|pages| once(&LOADED, || Self::in_place(pages))).transpose()
     }
 
+    /// The ELF file of the kernel that was built with this crate: what boots without a VMM. The one for compiled modules is `None`
+    /// if the crate was built without.
+    pub fn embedded_file(for_compiled: bool) -> Option<&'static [u8]> {
+        if for_compiled { EMBEDDED_COMPILED.map(|pages| &pages.0) } else { Some(EMBEDDED) }
+    }
+
     /// The kernel that is built in for a module.
     pub(crate) fn embedded_for(module: &Module) -> Result<Arc<Self>, ImageError> {
         if module.is_compiled() { Self::embedded_compiled()?.ok_or(ImageError::NotBuiltIn) } else { Self::embedded() }

@@ -382,6 +382,7 @@ mod module;
 mod pagemap;
 mod ram_image;
 mod ramdisk;
+mod record;
 mod request;
 mod run;
 mod sandbox;
@@ -414,6 +415,7 @@ pub use memory::MemoryError;
 pub use module::{Module, ModuleError};
 pub use mote_abi::value::ValueType;
 pub use ramdisk::{Ramdisk, RamdiskError};
+pub use record::{EndRecord, Record, RecordReader};
 pub use sandbox::{
     AccessError, BuildError, CallError, Caller, Checkout, CopyBuilder, Export, ExportType, Func, FuncRef, FuncType, HostClosure,
     HostError, HostReturned, Instance, LoadError, LoadOptions, OtherRef, Poison, Pool, PoolError, PoolOptions, PoolStats, Pooled,

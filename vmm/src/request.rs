@@ -245,7 +245,10 @@ fn fuel(amount: u64) -> Option<u64> {
 }
 
 impl ExitReport {
-    fn decode(arguments: &ExitArgs, data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFault>) -> Result<Self, GuestFault> {
+    pub(crate) fn decode(
+        arguments: &ExitArgs,
+        data: impl Fn(usize, usize) -> Result<Vec<u8>, GuestFault>,
+    ) -> Result<Self, GuestFault> {
         let mut texts = Texts { at: 0, data };
         let message = texts.next(arguments.message_bytes)?;
         let export = texts.next(arguments.export_bytes)?;

@@ -9,7 +9,7 @@ use std::{
 
 use mote_vmm::{Config, ConfinementSupport, Ending, KernelImage, KvmError, Module, Vm};
 
-use super::status;
+use super::{boot::programs, status};
 
 /// A module that does nothing, successfully.
 const TRIAL: &str = r#"(module (func (export "_start")))"#;
@@ -41,6 +41,7 @@ pub(crate) fn doctor() -> anyhow::Result<ExitCode> {
     let ConfinementSupport { seccomp, landlock_abi } = ConfinementSupport::probe();
     line!("seccomp            {}", seccomp.map_or_else(|error| error.to_string(), |()| "usable".into()));
     line!("Landlock           {}", landlock_abi.map_or_else(|error| error.to_string(), |abi| format!("usable, ABI {abi}")));
+    line!("QEMU               {}", qemu());
     let kernel = KernelImage::embedded()?;
     let module = Module::from_bytes("trial".as_ref(), TRIAL.into())?;
     Ok(match trial(&kernel, &module) {
@@ -67,8 +68,17 @@ fn trial(kernel: &Arc<KernelImage>, module: &Arc<Module>) -> Result<(), String> 
 
 fn unusable(error: &KvmError) -> ExitCode {
     line!("/dev/kvm           not usable");
+    line!("QEMU               {}", qemu());
     line!("{error}");
     ExitCode::from(status::FAILURE)
+}
+
+/// Whether there is what runs modules without KVM.
+fn qemu() -> &'static str {
+    match programs::find("qemu-system-x86_64") {
+        Some(_) => "there: `mote qemu` runs modules without KVM, slowly",
+        None => "not there: `mote qemu` would need it (on Debian qemu-system-x86)",
+    }
 }
 
 fn cpu_info() -> String {

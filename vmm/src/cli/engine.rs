@@ -2,9 +2,11 @@
 
 use std::{path::Path, sync::Arc};
 
+#[cfg(feature = "compiled")]
+use anyhow::Context;
 use clap::ValueEnum;
 #[cfg(feature = "compiled")]
-use mote_vmm::{Artifact, ArtifactCache, CacheError, CacheKey, CompileOptions};
+use mote_vmm::{Artifact, ArtifactCache, CacheError, CacheKey, CompileOptions, TargetCpu};
 use mote_vmm::{KernelImage, Module};
 
 #[cfg(feature = "compiled")]
@@ -24,6 +26,9 @@ pub(crate) enum EngineArg {
     Aot,
 }
 
+#[cfg(not(feature = "compiled"))]
+const NO_OTHER: &str = "there is no other engine in this build";
+
 /// A module with the kernel for it, and why it is that one.
 pub(crate) struct Loaded {
     pub(crate) kernel: Arc<KernelImage>,
@@ -39,6 +44,11 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
+    /// Whether compiled code runs.
+    pub(crate) fn is_compiled(self) -> bool {
+        self.engine != "interpreter"
+    }
+
     fn interpreted(why: &'static str) -> Self {
         Self { engine: "interpreter", why }
     }
@@ -67,14 +77,14 @@ pub(crate) fn load(arguments: &GuestArgs, path: &Path) -> Result<Loaded, Failure
     };
     #[cfg(feature = "compiled")]
     let loaded = match (Module::is_artifact(path), engine) {
-        (true, EngineArg::Interp) => return Err(Failure::usage(format!("{} is compiled: no interpreter runs it", shown(path)))),
+        (true, EngineArg::Interp) => return Err(no_interpreter_for(path)),
         (true, _) => compiled_file(path)?,
         (false, _) => by_choice(arguments, path, engine)?,
     };
     #[cfg(not(feature = "compiled"))]
     let loaded = match engine {
-        EngineArg::Aot => return Err(Failure::usage("this mote was built without the engine for compiled modules")),
-        EngineArg::Auto | EngineArg::Interp => interpreted(path, Choice::interpreted("there is no other engine in this build"))?,
+        EngineArg::Aot => return Err(no_compiled()),
+        EngineArg::Auto | EngineArg::Interp => interpreted(path, Choice::interpreted(NO_OTHER))?,
     };
     Ok(match kernel {
         Some(kernel) => Loaded { kernel, ..loaded },
@@ -90,6 +100,11 @@ fn interpreted(path: &Path, choice: Choice) -> Result<Loaded, Failure> {
         Module::from_file(path)
     }?;
     Ok(Loaded { kernel: KernelImage::embedded()?, module, choice })
+}
+
+#[cfg(feature = "compiled")]
+fn no_interpreter_for(path: &Path) -> Failure {
+    Failure::usage(format!("{} is compiled: no interpreter runs it", shown(path)))
 }
 
 #[cfg(feature = "compiled")]
@@ -172,13 +187,21 @@ fn compiled(
     cache: Option<&ArtifactCache>,
     why: &'static str,
 ) -> Result<Loaded, Failure> {
-    let options = options(arguments);
-    let compile = || compile_visibly(path, bytes, &options);
-    let artifact = match cache {
-        Some(cache) => cache.get_or_make(&CacheKey::new(bytes, &options), compile),
+    of_artifact(&kept_or_compiled(path, bytes, cache, &options(arguments))?, why)
+}
+
+#[cfg(feature = "compiled")]
+fn kept_or_compiled(
+    path: &Path,
+    bytes: &[u8],
+    cache: Option<&ArtifactCache>,
+    options: &CompileOptions,
+) -> Result<Artifact, Failure> {
+    let compile = || compile_visibly(path, bytes, options);
+    match cache {
+        Some(cache) => cache.get_or_make(&CacheKey::new(bytes, options), compile),
         None => compile(),
-    }?;
-    of_artifact(&artifact, why)
+    }
 }
 
 #[cfg(feature = "compiled")]
@@ -188,5 +211,61 @@ fn of_artifact(artifact: &Artifact, why: &'static str) -> Result<Loaded, Failure
 
 #[cfg(feature = "compiled")]
 fn compiled_kernel() -> Result<Arc<KernelImage>, Failure> {
-    KernelImage::embedded_compiled()?.ok_or_else(|| Failure::usage("this mote was built without the engine for compiled modules"))
+    KernelImage::embedded_compiled()?.ok_or_else(no_compiled)
+}
+
+/// Compiled code was asked for, and there is none.
+pub(crate) fn no_compiled() -> Failure {
+    Failure::usage("this mote was built without the engine for compiled modules")
+}
+
+/// The module as a file for a machine that `target` describes, made of its bytes in binary format, and what runs it there. Nobody
+/// looks into the cache for `auto`: what it has is for the processor of this machine.
+#[cfg(feature = "compiled")]
+pub(crate) fn module_bytes(
+    arguments: &GuestArgs,
+    path: &Path,
+    engine: EngineArg,
+    bytes: Vec<u8>,
+    target: TargetCpu,
+) -> Result<(Vec<u8>, Choice), Failure> {
+    if Artifact::is_artifact(&bytes) {
+        if engine == EngineArg::Interp {
+            return Err(no_interpreter_for(path));
+        }
+        // It says what is no artifact of this version.
+        let _checked = Module::from_bytes(path, bytes.clone())?;
+        return Ok((bytes, Choice::compiled("the file is compiled already")));
+    }
+    let why = match engine {
+        EngineArg::Interp => return Ok((bytes, Choice::interpreted("--engine says so"))),
+        EngineArg::Aot => "--engine says so",
+        EngineArg::Auto => match mote_vmm::inspect::interpreter_lacks(&bytes) {
+            None => return Ok((bytes, Choice::interpreted("nobody asked for compiled code"))),
+            Some(reason) => {
+                say(format_args!("mote: {}: the interpreter cannot run it ({reason}): it is compiled\n", shown(path)));
+                "the interpreter lacks what the module needs"
+            }
+        },
+    };
+    let options = CompileOptions { target_cpu: target, ..options(arguments) };
+    let artifact = kept_or_compiled(path, &bytes, cache(engine).as_ref(), &options)?;
+    let mut file = Vec::new();
+    artifact.write_to(&mut file).context("cannot read what was compiled")?;
+    Ok((file, Choice::compiled(why)))
+}
+
+/// The module as it is.
+#[cfg(not(feature = "compiled"))]
+pub(crate) fn module_bytes(
+    _: &GuestArgs,
+    _: &Path,
+    engine: EngineArg,
+    bytes: Vec<u8>,
+    (): (),
+) -> Result<(Vec<u8>, Choice), Failure> {
+    match engine {
+        EngineArg::Aot => Err(no_compiled()),
+        EngineArg::Auto | EngineArg::Interp => Ok((bytes, Choice::interpreted(NO_OTHER))),
+    }
 }

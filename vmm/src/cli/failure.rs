@@ -84,7 +84,9 @@ impl From<VmError> for Failure {
             VmError::Config(error) => Self { status: status::USAGE, error: error.into() },
             // Without KVM there is something to be done, and a command that says what.
             VmError::Kvm(error) => {
-                Self::of_host(anyhow::Error::new(error).context("cannot use KVM (`mote doctor` checks the machine)"))
+                const HELP: &str =
+                    "cannot use KVM (`mote doctor` checks the machine; `mote qemu` runs modules without KVM, slowly)";
+                Self::of_host(anyhow::Error::new(error).context(HELP))
             }
             VmError::NoFuel => Self::usage(error.to_string()),
             VmError::OtherEngine { .. } => Self::rejected(error.to_string()),

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod bench;
+mod boot;
 #[cfg(feature = "compiled")]
 mod cache;
 #[cfg(feature = "compiled")]
@@ -10,9 +11,11 @@ mod doctor;
 mod engine;
 mod failure;
 mod guest;
+mod image;
 mod inspect;
 mod invocation;
 mod latency;
+mod qemu;
 mod resume;
 mod run;
 mod snapshot;
@@ -65,6 +68,10 @@ struct Cli {
 enum Command {
     /// Run a module: its start function, or one of its exports. Or go on with a snapshot.
     Run(Box<run::RunArgs>),
+    /// Run a module in a machine that QEMU makes: without KVM, or to debug the guest.
+    Qemu(Box<qemu::QemuArgs>),
+    /// Make a disk image that boots a module by BIOS and by UEFI; or boot one in QEMU to see whether it does.
+    Image(Box<image::ImageArgs>),
     /// Bring a module to a point from which runs go on, and keep it in a file; or check such a file.
     Snapshot(Box<snapshot::SnapshotArgs>),
     /// Measure calls of an export: latency, throughput, what cleaning up costs.
@@ -112,6 +119,14 @@ pub(crate) fn main() -> ExitCode {
         Command::Run(arguments) => {
             init_log(arguments.guest.log);
             return ExitCode::from(run::run(*arguments, started));
+        }
+        Command::Qemu(arguments) => {
+            init_log(arguments.guest.log);
+            return ExitCode::from(qemu::main(&arguments));
+        }
+        Command::Image(arguments) => {
+            init_log(arguments.guest.log);
+            return ExitCode::from(image::main(&arguments));
         }
         Command::Snapshot(arguments) => {
             init_log(arguments.log());

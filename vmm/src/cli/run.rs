@@ -90,14 +90,7 @@ pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
     let format = arguments.stats;
     match execute(arguments, &module, &mut timeline) {
         Ok(report) => {
-            let (code, message) = judge(&report.ending);
-            if let Some(message) = message {
-                let message = match (&report.ending, timeline.engine) {
-                    (Ending::Rejected(Rejection::Invalid(_)), Some(choice)) => message + choice.hint(),
-                    _ => message,
-                };
-                say(format_args!("mote: {}: {message}\n", shown(&module)));
-            }
+            let code = tell(&module, &report.ending, timeline.engine);
             match format {
                 Some(StatsFormat::Table) => say(format_args!("{}", stats::table(&timeline, &report))),
                 Some(StatsFormat::Json) => say(format_args!("{}\n", stats::json(&timeline, &report, code))),
@@ -107,6 +100,19 @@ pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
         }
         Err(failure) => failure.tell(),
     }
+}
+
+/// Says how the run of a module ended, if that is to be said; the exit status.
+pub(crate) fn tell(module: &Path, ending: &Ending, choice: Option<Choice>) -> u8 {
+    let (code, message) = judge(ending);
+    if let Some(message) = message {
+        let message = match (ending, choice) {
+            (Ending::Rejected(Rejection::Invalid(_)), Some(choice)) => message + choice.hint(),
+            _ => message,
+        };
+        say(format_args!("mote: {}: {message}\n", shown(module)));
+    }
+    code
 }
 
 fn execute(arguments: RunArgs, path: &Path, timeline: &mut Timeline) -> Result<Report, Failure> {

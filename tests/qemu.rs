@@ -1,0 +1,17 @@
+//! Modules in machines without this VMM: `mote qemu` and `mote image`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod booted {
+    mod dry_run;
+    mod endings;
+    mod images;
+    mod programs;
+    mod refused;
+}
+mod support {
+    pub(crate) mod command;
+    pub(crate) mod engine;
+    pub(crate) mod kvm;
+    pub(crate) mod qemu;
+}

@@ -1,0 +1,214 @@
+//! `mote qemu`: a run in a machine that QEMU makes, with the kernel booting by itself. It needs no KVM, and can be debugged.
+
+mod dry_run;
+mod stats;
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use mote_vmm::Ending;
+
+use super::{
+    EXIT_STATUS, StatsFormat,
+    arguments::{ConfinementArg, GuestArgs},
+    boot::{
+        self,
+        load::{self, Files, Target},
+        machine::{self, Lines, MachineArgs},
+        process::{self, PassedFile, RecordChannel},
+        watch::{End, Observed, Watch},
+        words::Words,
+    },
+    failure::Failure,
+    guest::{shown, utf8},
+    run, say,
+};
+
+const DETAILS: &str = "\
+Standard output and standard error of the program both come by the machine's one console, on standard output. Standard input is read \
+ahead of the program. --memory is the RAM of the machine, its kernel included. The time of --timeout begins when QEMU starts.";
+
+/// RAM of a machine, unless another size is given: as for `mote run`.
+const RAM_BYTES: u64 = 1 << 30;
+/// Longest command line that is given to QEMU itself: its loader has a page for it.
+const MAX_APPEND_BYTES: usize = 2000;
+/// Where a debugger is waited for, as QEMU's `-s` has it.
+const GDB_ADDRESS: &str = "localhost:1234";
+
+#[derive(Args)]
+#[command(after_help = format!("{DETAILS}\n\n{EXIT_STATUS}"), override_usage = "mote qemu [OPTIONS] MODULE [-- ARGS...]")]
+pub(crate) struct QemuArgs {
+    /// A `.wasm` or `.wat` file, compiled or not, or `-` for standard input; then the arguments of the program, or of the function
+    /// that --invoke names. Options can stand behind MODULE, so arguments that begin with a hyphen go behind `--`.
+    #[arg(value_name = "MODULE", required = true, num_args = 1.., allow_negative_numbers = true)]
+    command: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) guest: GuestArgs,
+    /// Call this export instead of the start function, with ARGS parsed by its type, and print its results.
+    #[arg(long, value_name = "FUNCTION")]
+    invoke: Option<String>,
+    /// At the end, print to standard error where time went, in ticks of the machine's time-stamp counter.
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
+    stats: Option<StatsFormat>,
+    /// More words for the kernel's command line, as random=weak (docs/boot.md).
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+    /// Processors that --engine aot compiles for, as `mote compile` has them.
+    #[cfg(feature = "compiled")]
+    #[arg(long, value_name = "CPU", default_value = "x86-64")]
+    target_cpu: Target,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Stop before the first instruction and wait for a debugger at this address [default: localhost:1234].
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, require_equals = true, default_missing_value = GDB_ADDRESS)]
+    gdb: Option<String>,
+    /// Print QEMU's command line, to be pasted, instead of starting it. What it names is kept in a directory.
+    #[arg(long)]
+    dry_run: bool,
+    /// The directory for that, which is made [default: a new one for temporary files].
+    #[arg(long, value_name = "DIRECTORY", requires = "dry_run")]
+    keep: Option<PathBuf>,
+    // What only `mote run` has, to be refused by name.
+    #[arg(long, hide = true)]
+    tcplisten: Vec<String>,
+    #[arg(long, hide = true)]
+    verify: bool,
+    #[arg(long, hide = true)]
+    confinement: Option<ConfinementArg>,
+}
+
+impl QemuArgs {
+    #[cfg(feature = "compiled")]
+    fn target(&self) -> Target {
+        self.target_cpu
+    }
+
+    #[cfg(not(feature = "compiled"))]
+    fn target(&self) -> Target {}
+}
+
+/// Runs the module; the exit status of the process.
+pub(crate) fn main(arguments: &QemuArgs) -> u8 {
+    execute(arguments).unwrap_or_else(|failure| failure.tell())
+}
+
+fn execute(arguments: &QemuArgs) -> Result<u8, Failure> {
+    boot::refuse(
+        "qemu",
+        &[
+            ("--dir", !arguments.guest.dir.is_empty(), boot::ONLY_RAMDISK),
+            ("--dir-ro", !arguments.guest.dir_ro.is_empty(), boot::ONLY_RAMDISK),
+            ("--tcplisten", !arguments.tcplisten.is_empty(), boot::NO_NETWORK),
+            ("--verify", arguments.verify, "it is for snapshots, which only `mote run` goes on with"),
+            (
+                "--confinement=required",
+                matches!(arguments.confinement, Some(ConfinementArg::Required)),
+                "QEMU is not confined by mote",
+            ),
+        ],
+    )?;
+    let module = arguments.command.first().map(PathBuf::from).unwrap_or_default();
+    let files = load::load(&arguments.guest, &module, arguments.target())?;
+    let plan = Plan::new(arguments, &module)?;
+    if arguments.dry_run {
+        return dry_run::print(arguments, &files, &plan);
+    }
+    let observed = run_machine(arguments, &files, &plan)?;
+    Ok(conclude(arguments, &module, &files, observed))
+}
+
+/// What the kernel is told, beside what differs between a run and a dry one.
+struct Plan {
+    words: Words,
+    program_arguments: Vec<String>,
+}
+
+impl Plan {
+    fn new(arguments: &QemuArgs, module: &Path) -> Result<Self, Failure> {
+        let mut words = Words::default();
+        if let Some(text) = &arguments.cmdline {
+            words.extend(Words::parse("--cmdline", text)?);
+        }
+        words.push_default("record", "com2");
+        words.push_default("exit", "debug");
+        words.extend(boot::program_words(&arguments.guest, module, arguments.invoke.as_deref())?);
+        Ok(Self { words, program_arguments: utf8(arguments.command.iter().skip(1).cloned())? })
+    }
+
+    /// Its text: for the bundle, and for QEMU.
+    fn command_line(&self) -> (String, String) {
+        let text = self.words.text(&self.program_arguments);
+        if text.len() <= MAX_APPEND_BYTES { (String::new(), text) } else { (text, String::new()) }
+    }
+}
+
+fn run_machine(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<Observed, Failure> {
+    let (in_bundle, append) = plan.command_line();
+    let kernel = PassedFile::new("kernel", |to| to.write_all(&files.kernel))?;
+    let bundle = PassedFile::new("bundle", |to| boot::write_bundle(files, &in_bundle, to))?;
+    let records = RecordChannel::new()?;
+    let boot = boot_options(arguments, &kernel.path(), &bundle.path(), &append);
+    let lines = Lines::piped(records.backend());
+    let line = arguments.machine.line(&memory(arguments), &lines, boot);
+    let running = process::start(&arguments.machine.qemu, &line, &[kernel, bundle], records)?;
+    if let Some(address) = &arguments.gdb {
+        say(format_args!("mote: waiting for a debugger: gdb -x scripts/mote.gdb -ex 'target remote {address}'\n"));
+    }
+    Watch { input: io::stdin(), output: io::stdout(), deadline: arguments.guest.timeout }.until_end(running)
+}
+
+fn memory(arguments: &QemuArgs) -> String {
+    machine::memory(arguments.guest.memory.unwrap_or(RAM_BYTES))
+}
+
+/// What is booted, and the devices that its end and a debugger need.
+fn boot_options(arguments: &QemuArgs, kernel: &Path, bundle: &Path, append: &str) -> Vec<OsString> {
+    let mut options: Vec<OsString> = ["-kernel".into(), kernel.into(), "-initrd".into(), bundle.into()].into();
+    if !append.is_empty() {
+        options.extend(["-append".into(), append.into()]);
+    }
+    options.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(OsString::from));
+    if let Some(address) = &arguments.gdb {
+        options.extend(["-gdb".into(), format!("tcp:{address}").into(), "-S".into()]);
+    }
+    options
+}
+
+/// Says what there is to be said; the exit status.
+fn conclude(arguments: &QemuArgs, module: &Path, files: &Files, observed: Observed) -> u8 {
+    let Observed { end, phases, complaints } = observed;
+    let (ending, record) = match end {
+        End::Told(record) => {
+            let record = *record;
+            (record.ending, Some((record.fuel_used, record.tsc)))
+        }
+        End::DeadlineExceeded => (Ending::DeadlineExceeded, None),
+        End::Interrupted => (Ending::Interrupted, None),
+        End::OutputLost(source) => {
+            let failure = mote_vmm::HostFailure::Output { stream: "standard output", source };
+            (Ending::HostFailure(failure), None)
+        }
+        End::Failed(text) => return fail(module, format!("the kernel cannot run it in this machine: {text}"), &complaints),
+        End::Silent(status) => {
+            return fail(module, format!("QEMU ended ({status}) before the guest told how the run ended"), &complaints);
+        }
+    };
+    if !complaints.is_empty() {
+        tracing::info!("QEMU says: {}", boot::one_line(&complaints));
+    }
+    let status = run::tell(module, &ending, Some(files.choice));
+    if let Some(format) = arguments.stats {
+        stats::print(format, status, files.choice, phases, record);
+    }
+    status
+}
+
+/// Says why there was no run, with what QEMU said.
+fn fail(module: &Path, what: String, complaints: &str) -> u8 {
+    let said = if complaints.is_empty() { String::new() } else { format!("; QEMU says: {}", boot::one_line(complaints)) };
+    Failure::of_host(anyhow::anyhow!("{}: {what}{said}", shown(module))).tell()
+}
