@@ -6,6 +6,7 @@ mod booted {
     mod dry_run;
     mod endings;
     mod images;
+    mod kernel;
     mod programs;
     mod refused;
 }

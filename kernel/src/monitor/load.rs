@@ -207,6 +207,11 @@ fn make_room(loaded: &Loaded<'static>, files: [Range<u64>; 2]) -> Result<(Memory
     }
     let [module_bytes, ramdisk_bytes] = files.clone().map(|file| file.end - file.start);
     let too_large = |total_bytes, left_bytes| LoadError::TooLarge { module_bytes, ramdisk_bytes, total_bytes, left_bytes };
+    // A loader that does not look where the kernel is has overwritten one by the other.
+    let is_reserved = |module: &BootModule<'_>| module.start < MONITOR.end && IMAGE.start < module.start + module.bytes;
+    if loaded.modules().iter().any(is_reserved) {
+        return Err(too_large(memory.total_bytes, 0));
+    }
     let mut places = [0; 2];
     for (place, file) in places.iter_mut().zip(&files) {
         // What follows in the last page would be seen by the kernel, unless it is another member's padding.
