@@ -8,6 +8,7 @@ mod booted {
     mod images;
     mod kernel;
     mod programs;
+    mod real;
     mod refused;
 }
 mod support {

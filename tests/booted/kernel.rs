@@ -113,9 +113,7 @@ fn memory_above_4_gib_is_used() {
             (local.set $at (i32.add (local.get $at) (i32.const 2097152)))
             (br_if $next (i32.ne (local.get $at) (i32.const -536870912))))))"#;
     let module = module_file(wat::parse_str(touches).unwrap());
-    let run = |megabytes: &str| {
-        Machine { module: Some(module.path()), words: "exit=debug", arguments: &["-m", megabytes] }.run()
-    };
+    let run = |megabytes: &str| Machine { module: Some(module.path()), words: "exit=debug", arguments: &["-m", megabytes] }.run();
     assert_eq!(run("6144"), (debug_exit(0), String::new()));
     let (status, serial) = run("3072");
     assert_eq!(status, debug_exit(126), "{serial}");
@@ -143,7 +141,12 @@ fn what_a_processor_lacks_is_told() {
         return;
     }
     for (model, words, status, serial) in [
-        ("qemu64,-nx", "", 125, "mote: this processor lacks NX, which keeps data from being executed; perhaps firmware switched it off\n"),
+        (
+            "qemu64,-nx",
+            "",
+            125,
+            "mote: this processor lacks NX, which keeps data from being executed; perhaps firmware switched it off\n",
+        ),
         (
             "max,-rdrand,-rdseed",
             "",

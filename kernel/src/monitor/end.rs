@@ -7,10 +7,17 @@ use mote_abi::{
     layout::MAILBOX_DATA,
     record::kind,
 };
-use mote_kernel_logic::boot::options::{Exit, MAX_DELAY_S};
+use mote_kernel_logic::boot::{
+    acpi::Power,
+    options::{Exit, MAX_DELAY_S},
+};
 use zerocopy::IntoBytes;
 
-use super::{Monitor, memory::View, power, ring};
+use super::{
+    Monitor, machine,
+    memory::{Low, View},
+    power, ring,
+};
 use crate::console::Line;
 
 /// Exit statuses, as `mote run` has them.
@@ -96,11 +103,11 @@ impl Monitor {
             Exit::Debug => power::debug_exit(status),
             Exit::Reboot | Exit::Restart => {
                 self.wait_s(self.options.delay_s);
-                power::reset(self.power.as_ref(), &self.timer)
+                power::reset(self.power().as_ref(), &self.timer)
             }
             Exit::PowerOff => {
                 self.watchdog.stop();
-                power::off(self.power.as_ref(), &self.timer);
+                power::off(self.power().as_ref(), &self.timer);
                 let _always_ok =
                     self.console.write_str("mote: this machine cannot be switched off; it is safe to do so by hand\n");
             }
@@ -108,6 +115,12 @@ impl Monitor {
         }
         self.watchdog.stop();
         power::halt()
+    }
+
+    /// How the machine is switched off and reset. Only now, as most runs never ask.
+    fn power(&self) -> Option<Power> {
+        machine::leave();
+        Power::read(Low, self.acpi.as_ref()?)
     }
 
     /// Lets seconds pass, in which the watchdog does not bite.

@@ -27,7 +27,7 @@ use zerocopy::IntoBytes;
 
 use super::{
     Monitor, cpu, entry,
-    memory::{Memory, View, clear_mapped},
+    memory::{Memory, View, clear_mapped, copy_words},
 };
 
 /// Room for what the kernel's data is before it runs, at the end of the monitor's memory.
@@ -125,7 +125,7 @@ pub(super) fn keep_initial_data() {
     // The linker script asserts that it fits.
     if bytes <= INITIAL_DATA_BYTES {
         // SAFETY: the end of the monitor's memory is for this alone, and the data is nobody's while the kernel does not run.
-        unsafe { ptr::copy_nonoverlapping(KERNEL_DATA.start as *const u8, INITIAL_DATA as *mut u8, bytes as usize) };
+        unsafe { copy_words(INITIAL_DATA, KERNEL_DATA.start, bytes.div_ceil(8)) };
     }
 }
 
@@ -133,6 +133,11 @@ pub(super) fn keep_initial_data() {
 pub(super) fn enter() -> ! {
     switch_tables(ROOT);
     entry::enter_kernel()
+}
+
+/// Goes back to the tables with which the monitor began, where all below 4 GiB is mapped.
+pub(super) fn leave() {
+    switch_tables(MONITOR_TABLES.start);
 }
 
 fn switch_tables(root: u64) {
@@ -148,7 +153,7 @@ impl Machine {
     /// Makes everything that the kernel finds when it is entered.
     pub(super) fn build(monitor: &Monitor, seed: [u8; 32]) -> Result<Self, BuildError> {
         // Those that the processor uses cannot be made anew.
-        switch_tables(MONITOR_TABLES.start);
+        leave();
         let files = &monitor.files;
         let page = |address: u64| address.next_multiple_of(PAGE_BYTES);
         let segments = [
@@ -274,8 +279,8 @@ fn committed(address: u64) -> Option<Range<u64>> {
 fn restore_data() {
     let (filled, end) = (address!(__data_filled), address!(__data_end));
     let bytes = (filled - KERNEL_DATA.start).min(INITIAL_DATA_BYTES);
-    // SAFETY: `keep_initial_data` filled this, and nobody writes to it.
-    View::write(KERNEL_DATA.start, unsafe { core::slice::from_raw_parts(INITIAL_DATA as *const u8, bytes as usize) });
+    // SAFETY: `keep_initial_data` filled the one, and the other is nobody's, as above; the monitor's first tables have both.
+    unsafe { copy_words(KERNEL_DATA.start, INITIAL_DATA, bytes.div_ceil(8)) };
     View::clear(filled.next_multiple_of(8), end.next_multiple_of(8) - filled.next_multiple_of(8));
 }
 

@@ -26,10 +26,7 @@ mod watchdog;
 use core::fmt;
 
 use mote_abi::{layout::MONITOR_STATE, record::Phases};
-use mote_kernel_logic::boot::{
-    acpi::{Power, Tables},
-    options::Options,
-};
+use mote_kernel_logic::boot::{acpi::Tables, options::Options};
 
 use channel::RecordChannel;
 use clock::Timer;
@@ -45,7 +42,8 @@ struct Monitor {
     console: Console,
     record: RecordChannel,
     watchdog: Watchdog,
-    power: Option<Power>,
+    /// What firmware tells of the machine, as far as anybody knows where it is.
+    acpi: Option<Tables>,
     timer: Timer,
     phases: Phases,
     files: Files,
@@ -65,14 +63,13 @@ extern "C" fn start(magic: u64, info: u64, entered: u64) -> ! {
     let loaded = load::read(monitor, magic, info);
     monitor.check(cpu::check());
     // Before files are moved, perhaps to where the loader left something.
-    let tables = Tables::find(Low, loaded.rsdp);
-    monitor.power = tables.and_then(|tables| Power::read(Low, &tables));
-    let hpet = tables.and_then(|tables| tables.hpet(Low));
+    monitor.acpi = loaded.rsdp.and_then(|root| Tables::at(Low, root));
     let files = load::place(monitor, &loaded);
     monitor.files = monitor.check(files);
     machine::keep_initial_data();
     monitor.phases.loaded = clock::timestamp();
-    let timer = Timer::calibrate(hpet);
+    monitor.acpi = monitor.acpi.or_else(|| Tables::search(Low));
+    let timer = Timer::calibrate(monitor.acpi.and_then(|tables| tables.hpet(Low)));
     monitor.timer = monitor.check(timer);
     monitor.phases.clock = clock::timestamp();
     monitor.watchdog.start(monitor.options.watchdog_s);
@@ -93,7 +90,7 @@ impl Monitor {
                 console: Console::none(),
                 record: RecordChannel::None,
                 watchdog: Watchdog::none(),
-                power: None,
+                acpi: None,
                 timer: Timer::unknown(),
                 phases: Phases::default(),
                 files: Files::default(),

@@ -33,10 +33,21 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Finds them. `root` is where the loader says that the root pointer lies.
-    pub fn find<'a>(physical: impl Physical<'a>, root: Option<u64>) -> Option<Self> {
-        let given = root.and_then(|at| physical.bytes(at, 36).or_else(|| physical.bytes(at, 20)));
-        let root = given.filter(|bytes| is_root(bytes)).or_else(|| scan(physical))?;
+    /// By the root pointer that lies where the loader says.
+    pub fn at<'a>(physical: impl Physical<'a>, root: u64) -> Option<Self> {
+        let root = physical.bytes(root, 36).or_else(|| physical.bytes(root, 20));
+        Self::of_root(root.filter(|bytes| is_root(bytes))?)
+    }
+
+    /// By the root pointer where a BIOS keeps it, which takes a search.
+    pub fn search<'a>(physical: impl Physical<'a>) -> Option<Self> {
+        let area = physical.bytes(BIOS_AREA.start, BIOS_AREA.end - BIOS_AREA.start)?;
+        // The new root pointer has 36 bytes.
+        let mut all = (0..area.len()).step_by(16).filter_map(|at| area.get(at..)?.get(..36));
+        Self::of_root(all.find(|bytes| is_root(bytes))?)
+    }
+
+    fn of_root(root: &[u8]) -> Option<Self> {
         let new = long(root, 24).filter(|list| *list != 0 && root.get(15) >= Some(&2));
         Some(Self { new, old: u64::from(word(root, 16)?) })
     }
@@ -74,13 +85,6 @@ impl Power {
         let reset = reset.filter(|_| supports_reset).and_then(|port| Some((u16::try_from(port).ok()?, *fadt.get(128)?)));
         Some(Self { control, enable, reset })
     }
-}
-
-fn scan<'a>(physical: impl Physical<'a>) -> Option<&'a [u8]> {
-    let area = physical.bytes(BIOS_AREA.start, BIOS_AREA.end - BIOS_AREA.start)?;
-    // The new root pointer has 36 bytes.
-    let mut all = (0..area.len()).step_by(16).filter_map(|at| area.get(at..)?.get(..36));
-    all.find(|bytes| is_root(bytes))
 }
 
 fn is_root(bytes: &[u8]) -> bool {
@@ -165,10 +169,10 @@ mod tests {
     fn tables_are_read() {
         let wanted = Power { control: [(0x604, 5 << 10), (0, 1 << 10)], enable: Some((0xb2, 0xf1)), reset: Some((0xcf9, 6)) };
         let memory = tables();
-        let tables = Tables::find(Memory(&memory), Some(0)).unwrap();
+        let tables = Tables::at(Memory(&memory), 0).unwrap();
         assert_eq!(Power::read(Memory(&memory), &tables), Some(wanted));
         assert_eq!(tables.hpet(Memory(&memory)), None);
-        assert_eq!(Tables::find(Memory(&memory), Some(1)), None);
+        assert_eq!(Tables::at(Memory(&memory), 1), None);
     }
 
     #[test]
@@ -176,7 +180,7 @@ mod tests {
         let mut memory = tables();
         memory.resize(0x10_0000, 0);
         memory.copy_within(0..36, 0xf_5ad0);
-        assert!(Tables::find(Memory(&memory), None).is_some());
+        assert!(Tables::search(Memory(&memory)).is_some());
     }
 
     proptest! {
@@ -186,7 +190,7 @@ mod tests {
             for (at, byte) in changes {
                 memory[at] = byte;
             }
-            let tables = Tables::find(Memory(&memory), Some(0));
+            let tables = Tables::at(Memory(&memory), 0);
             if let Some(power) = tables.and_then(|tables| Power::read(Memory(&memory), &tables)) {
                 prop_assert!(power.control.iter().all(|(_, kind)| kind & !(7 << 10) == 0));
             }
