@@ -5,12 +5,13 @@ use crate::support::command::{payload, run};
 #[test]
 fn what_cannot_be_there_is_refused() {
     let module = payload("hello.wat").display().to_string();
-    let refused: [(&str, &[&str], &str); 13] = [
+    let refused: [(&str, &[&str], &str); 14] = [
         ("qemu", &["--dir", "."], "--ramdisk"),
         ("qemu", &["--dir-ro", "."], "--ramdisk"),
         ("qemu", &["--tcplisten", "127.0.0.1:1"], "no network"),
         ("qemu", &["--confinement=required"], "not confined"),
         ("qemu", &["--verify"], "snapshots"),
+        ("qemu", &["--memory", "31MiB"], "32.0 MiB at least"),
         ("qemu", &["--cmdline", "nonsense"], "nonsense"),
         ("qemu", &["--cmdline", "terminal -- a"], "behind MODULE"),
         ("image", &["-o", "x.img", "--dir", "."], "--ramdisk"),

@@ -168,7 +168,7 @@ fn with_surroundings(tool: &str, arguments: &[&str], script: &str) -> Option<Out
 fn without_kvm_the_message_says_what_to_do() {
     // An empty directory as /dev.
     if let Some(outcome) = with_surroundings("unshare", &["-m"], "mount -t tmpfs none /dev &&") {
-        outcome.complains(FAILURE, "/dev/kvm").complains(FAILURE, "mote doctor");
+        outcome.complains(FAILURE, "/dev/kvm").complains(FAILURE, "mote doctor").complains(FAILURE, "mote qemu");
     }
     // A file that is no device.
     if let Some(outcome) = with_surroundings("unshare", &["-m"], "mount --bind \"$1\" /dev/kvm &&") {

@@ -53,8 +53,8 @@ Exit status:
   125  the host or the VM failed
   126  the module cannot be run: not WebAssembly, invalid, unknown import; or the snapshot is damaged or does not fit
   134  a WebAssembly trap, lack of fuel included
-  137  interrupted by SIGINT, SIGTERM or SIGHUP
-SIGSYS ends the process (159 in a shell) if it made a system call that --confinement does not allow.";
+  137  interrupted by SIGINT, SIGTERM or SIGHUP";
+const CONFINED: &str = "\nSIGSYS ends the process (159 in a shell) if it made a system call that --confinement does not allow.";
 
 /// Runs WebAssembly modules, each in its own micro VM.
 #[derive(Parser)]

@@ -12,7 +12,7 @@ use clap::Args;
 use mote_vmm::{ClockSource, Config, Ending, Entry, Input, Limits, Output, Rejection, Report, Snapshot, Translation, Vm};
 
 use super::{
-    EXIT_STATUS, StatsFormat,
+    CONFINED, EXIT_STATUS, StatsFormat,
     arguments::{ConfinementArg, GuestArgs},
     engine::{self, Choice, Loaded},
     failure::{Failure, judge},
@@ -21,7 +21,7 @@ use super::{
 };
 
 #[derive(Args)]
-#[command(after_help = EXIT_STATUS, override_usage = "mote run [OPTIONS] MODULE [ARGS...]\n       mote run [OPTIONS] SNAPSHOT [ARGS...]")]
+#[command(after_help = format!("{EXIT_STATUS}{CONFINED}"), override_usage = "mote run [OPTIONS] MODULE [ARGS...]\n       mote run [OPTIONS] SNAPSHOT [ARGS...]")]
 pub(crate) struct RunArgs {
     /// A `.wasm` or `.wat` file, or `-` for standard input, or a snapshot; then the arguments of the program, or of the
     /// function that --invoke names. Options behind MODULE are the program's.

@@ -42,7 +42,11 @@ Exit status:
 #[derive(Args)]
 #[command(
     after_help = DETAILS,
-    override_usage = "mote image [OPTIONS] -o DISK.img MODULE [-- ARGS...]\n       mote image --verify DISK.img [--firmware WHICH]"
+    override_usage = "mote image [OPTIONS] -o DISK.img MODULE [-- ARGS...]\n       mote image --verify DISK.img [--firmware WHICH]",
+    mut_arg("dir", |argument| argument.hide(true)),
+    mut_arg("dir_ro", |argument| argument.hide(true)),
+    mut_arg("memory", |argument| argument.help("RAM of the machine for --verify [default: 1GiB]")),
+    mut_arg("timeout", |argument| argument.help("How long --verify waits for the end of the program [default: 1min]"))
 )]
 pub(crate) struct ImageArgs {
     /// A `.wasm` or `.wat` file, compiled or not, or `-` for standard input; then the arguments of the program, or of the function

@@ -9,7 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytesize::ByteSize;
 use clap::Args;
+use mote_abi::layout::MONITOR;
 use mote_vmm::Ending;
 
 use super::{
@@ -30,17 +32,25 @@ use super::{
 
 const DETAILS: &str = "\
 Standard output and standard error of the program both come by the machine's one console, on standard output. Standard input is read \
-ahead of the program. --memory is the RAM of the machine, its kernel included. The time of --timeout begins when QEMU starts.";
+ahead of the program. --memory is the RAM of the machine, its kernel included. The time of --timeout begins when QEMU starts. \
+--engine auto is the interpreter, unless it lacks something that the module needs.";
 
 /// RAM of a machine, unless another size is given: as for `mote run`.
 const RAM_BYTES: u64 = 1 << 30;
+/// The least that can be tried: up to there the kernel and what starts it have places of their own.
+const LEAST_RAM_BYTES: u64 = MONITOR.end.next_multiple_of(16 << 20);
 /// Longest command line that is given to QEMU itself: its loader has a page for it.
 const MAX_APPEND_BYTES: usize = 2000;
 /// Where a debugger is waited for, as QEMU's `-s` has it.
 const GDB_ADDRESS: &str = "localhost:1234";
 
 #[derive(Args)]
-#[command(after_help = format!("{DETAILS}\n\n{EXIT_STATUS}"), override_usage = "mote qemu [OPTIONS] MODULE [-- ARGS...]")]
+#[command(
+    after_help = format!("{DETAILS}\n\n{EXIT_STATUS}"),
+    override_usage = "mote qemu [OPTIONS] MODULE [-- ARGS...]",
+    mut_arg("dir", |argument| argument.hide(true)),
+    mut_arg("dir_ro", |argument| argument.hide(true))
+)]
 pub(crate) struct QemuArgs {
     /// A `.wasm` or `.wat` file, compiled or not, or `-` for standard input; then the arguments of the program, or of the function
     /// that --invoke names. Options can stand behind MODULE, so arguments that begin with a hyphen go behind `--`.
@@ -111,6 +121,10 @@ fn execute(arguments: &QemuArgs) -> Result<u8, Failure> {
             ),
         ],
     )?;
+    if arguments.guest.memory.is_some_and(|bytes| bytes < LEAST_RAM_BYTES) {
+        let least = ByteSize::b(LEAST_RAM_BYTES);
+        return Err(Failure::usage(format!("--memory is too small for a machine of its own: it takes {least} at least")));
+    }
     let module = arguments.command.first().map(PathBuf::from).unwrap_or_default();
     let files = load::load(&arguments.guest, &module, arguments.target())?;
     let plan = Plan::new(arguments, &module)?;
