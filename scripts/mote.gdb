@@ -295,11 +295,11 @@ def compiled(store):
         if into in (0, 1):
             yield artifact.show(pc) or "on the way to a function of WASI"
             pc = word(int(gdb.parse_and_eval("$rsp")) + 8 * into)
-    shown = 0
-    while artifact.contains(pc) and shown < MOST_FRAMES:
+    for _ in range(MOST_FRAMES):
+        if not artifact.contains(pc):
+            return
         text = artifact.show(pc)
         if text:
-            shown += 1
             yield text
         if not fp:
             return

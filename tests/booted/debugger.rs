@@ -21,7 +21,7 @@ fn the_machine_waits_for_a_debugger_and_ends_as_without() {
     // Nobody else will have it so soon again.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let address = format!("127.0.0.1:{port}");
-    let child = mote(qemu::payload_line(&[&format!("--gdb={address}")], "exit.wat", &[])).spawn().unwrap();
+    let child = mote(qemu::payload_line(&["--timeout", "50s", &format!("--gdb={address}")], "exit.wat", &[])).spawn().unwrap();
 
     // The kernel that is built in has no symbols, but an address where it begins in ring 3.
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/mote.gdb");
