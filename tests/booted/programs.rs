@@ -1,7 +1,10 @@
 //! What a program is given, and what comes of it, is the same as under the VMM.
 
+use std::process::{Command, Stdio};
+
 use crate::support::{
-    command::{self, Outcome, mote, payload, run_with_input},
+    command::{self, Outcome, finish, mote, payload, run_with_input},
+    engine::cache_home,
     kvm, qemu,
 };
 
@@ -97,6 +100,29 @@ fn functions_are_called_and_costs_are_told() {
     assert_eq!((&stats["exit_status"], &stats["engine"]), (&0.into(), &"interpreter".into()));
     let phases: Vec<_> = stats["phases_ticks"].as_object().unwrap().keys().collect();
     assert_eq!(phases, ["clock", "enter_kernel", "instantiate", "load", "long_mode", "parse", "run", "tables"]);
+}
+
+/// What both are for: the one says what the other does where there is no KVM.
+#[test]
+fn it_runs_where_there_is_no_kvm() {
+    if !qemu::usable() {
+        return;
+    }
+    // An almost empty directory as /dev, which takes the rights to make one.
+    let script = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && exec \"$@\"";
+    let without_kvm = |subcommand: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_mote"), subcommand]).arg(payload("hello.wat"));
+        command.env("XDG_CACHE_HOME", cache_home()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        finish(command.spawn().expect("there is no unshare"))
+    };
+    let outcome = without_kvm("run");
+    if outcome.stderr.contains("Operation not permitted") {
+        println!("skipped: {}", outcome.stderr);
+        return;
+    }
+    outcome.complains(125, "there is no /dev/kvm").complains(125, "`mote qemu` runs modules without KVM");
+    without_kvm("qemu").expect_output("Hello from a micro VM!\n");
 }
 
 #[cfg(feature = "compiled")]

@@ -21,6 +21,8 @@ const FOR_IMAGES: [(&str, &str); 7] = [
     ("/usr/share/ovmf/OVMF.fd", "OVMF"),
 ];
 
+const FOR_DEBUGGING: [(&str, &str); 2] = [("qemu-system-x86_64", "QEMU"), ("gdb", "GDB")];
+
 /// Whether QEMU is there. If not, says so on standard error, so that the test can return: it is skipped.
 ///
 /// # Panics
@@ -33,6 +35,11 @@ pub(crate) fn usable() -> bool {
 /// The same for all that makes images and boots them.
 pub(crate) fn images_usable() -> bool {
     all_there(&FOR_IMAGES)
+}
+
+/// The same for QEMU and a debugger.
+pub(crate) fn debugger_usable() -> bool {
+    all_there(&FOR_DEBUGGING)
 }
 
 fn all_there(needed: &[(&str, &str)]) -> bool {

@@ -45,6 +45,8 @@ pub struct EndRecord {
 #[derive(Debug, Default)]
 pub struct RecordReader {
     buffer: Vec<u8>,
+    /// What is before this is done with. It goes away when more comes, so that false beginnings cost little.
+    at: usize,
     /// No more bytes come: what is not complete never will be.
     ended: bool,
 }
@@ -57,6 +59,8 @@ impl RecordReader {
 
     /// Takes more bytes. Ask for [`RecordReader::next_record`] until there is none before the next ones.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.buffer.drain(..self.at);
+        self.at = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -74,26 +78,26 @@ impl RecordReader {
     pub fn next_record(&mut self) -> Option<Record> {
         loop {
             self.skip_to_magic();
-            match parse(&self.buffer) {
+            let rest = self.buffer.get(self.at..).unwrap_or_default();
+            match parse(rest) {
                 Parsed::Record(record, bytes) => {
-                    self.buffer.drain(..bytes);
+                    self.at += bytes;
                     if record.is_some() {
                         return record;
                     }
                 }
-                Parsed::Incomplete if !self.ended && self.buffer.len() < MOST_BUFFERED => return None,
-                Parsed::Incomplete if self.buffer.is_empty() => return None,
+                Parsed::Incomplete if rest.is_empty() || !self.ended && rest.len() < MOST_BUFFERED => return None,
                 // Behind a false beginning there can be a true one.
-                Parsed::Incomplete | Parsed::Garbage => drop(self.buffer.drain(..1)),
+                Parsed::Incomplete | Parsed::Garbage => self.at += 1,
             }
         }
     }
 
-    /// Drops what cannot be the beginning of a record.
+    /// Passes over what cannot be the beginning of a record.
     fn skip_to_magic(&mut self) {
         let begins = |rest: &[u8]| rest.iter().zip(RECORD_MAGIC).all(|(byte, expected)| *byte == expected);
-        let at = (0..self.buffer.len()).find(|at| self.buffer.get(*at..).is_some_and(begins));
-        self.buffer.drain(..at.unwrap_or(self.buffer.len()));
+        let found = (self.at..self.buffer.len()).find(|at| self.buffer.get(*at..).is_some_and(begins));
+        self.at = found.unwrap_or(self.buffer.len());
     }
 }
 

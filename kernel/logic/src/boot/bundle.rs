@@ -44,7 +44,9 @@ impl Bundle {
     pub fn read(archive: &[u8]) -> Result<Self, BundleError> {
         let mut bundle = Self::default();
         let mut at = 0;
-        while let Some(header) = archive.get(at..).and_then(|rest| rest.get(..BLOCK_BYTES)).filter(|header| header[0] != 0) {
+        while let Some(header) =
+            archive.get(at..).and_then(|rest| rest.get(..BLOCK_BYTES)).filter(|header| header.first() != Some(&0))
+        {
             let error = |what| BundleError { at, what };
             if !is_archive(header) {
                 return Err(error("has no header"));

@@ -59,13 +59,10 @@ pub(super) fn build(tools: &Tools, files: &Files, command_line: &str, output: &P
     let work = tempfile::Builder::new().prefix(".mote-image-").tempdir_in(directory);
     let work = work.with_context(|| format!("cannot write beside {}", shown(output)))?;
     let contents = Contents::write(work.path(), files, command_line)?;
-    let bios = bios_loader(tools, &contents)?;
-    signals.check()?;
-    let uefi = uefi_loader(tools, &contents)?;
-    signals.check()?;
+    let bios = signals.unless_any(bios_loader(tools, &contents))?;
+    let uefi = signals.unless_any(uefi_loader(tools, &contents))?;
     let image = work.path().join("image");
-    join(tools, &contents, &image)?;
-    signals.check()?;
+    signals.unless_any(join(tools, &contents, &image))?;
     let image_bytes = size(&image)?;
     put_in_place(&image, output)?;
 
@@ -219,10 +216,11 @@ impl Interrupts {
         Ok(Self(flag))
     }
 
-    fn check(&self) -> Result<(), Failure> {
+    /// The result, unless there was one: a tool that got it as well has failed for no other reason.
+    fn unless_any<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
         match self.0.load(Ordering::Relaxed) {
             true => Err(Failure { status: status::INTERRUPTED, error: anyhow::anyhow!("stopped: interrupted by a signal") }),
-            false => Ok(()),
+            false => result,
         }
     }
 }

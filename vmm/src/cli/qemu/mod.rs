@@ -170,7 +170,8 @@ fn run_machine(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<Obser
     let line = arguments.machine.line(&memory(arguments), &lines, boot);
     let running = process::start(&arguments.machine.qemu, &line, &[kernel, bundle], records)?;
     if let Some(address) = &arguments.gdb {
-        say(format_args!("mote: waiting for a debugger: gdb -x scripts/mote.gdb -ex 'target remote {address}'\n"));
+        let kernel = arguments.guest.kernel.as_deref().map_or("KERNEL-WITH-SYMBOLS".into(), shown);
+        say(format_args!("mote: waiting for a debugger: gdb -x scripts/mote.gdb -ex 'mote-connect {address}' {kernel}\n"));
     }
     Watch { input: io::stdin(), output: io::stdout(), deadline: arguments.guest.timeout }.until_end(running)
 }
