@@ -149,6 +149,49 @@ pub fn chunk_behind(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) 
     Some(entry & ADDRESS_MASK & !(CHUNK_BYTES - 1))
 }
 
+/// Where an address lies, and what ring 3 may do with its page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Translation {
+    /// Guest-physical address.
+    pub physical_address: u64,
+    /// From there to the end of the page.
+    pub bytes_left: u64,
+    /// Whether ring 3 may write there.
+    pub writable: bool,
+    /// Whether ring 3 may execute what is there.
+    pub executable: bool,
+}
+
+/// What a processor makes of `address`; `None` if it is not mapped, or if `load` cannot read an entry. The rights are those of the
+/// leaf, as tables give all.
+pub fn translate(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> Option<Translation> {
+    if address >= 1 << 47 {
+        return None;
+    }
+    let mut table = root;
+    for level in (1..=4).rev() {
+        let entry = load(table + 8 * index(address, level))?;
+        let flags = Flags::from_bits_truncate(entry);
+        if !flags.contains(Flags::PRESENT) {
+            return None;
+        }
+        if level > 1 && !flags.contains(Flags::HUGE_PAGE) {
+            table = entry & ADDRESS_MASK;
+            continue;
+        }
+        let page_bytes = PAGE_BYTES << (9 * (level - 1));
+        let offset = address % page_bytes;
+        let user = flags.contains(Flags::USER_ACCESSIBLE);
+        return Some(Translation {
+            physical_address: (entry & ADDRESS_MASK & !(page_bytes - 1)) + offset,
+            bytes_left: page_bytes - offset,
+            writable: user && flags.contains(Flags::WRITABLE),
+            executable: user && !flags.contains(Flags::NO_EXECUTE),
+        });
+    }
+    None
+}
+
 /// What to do about a page that is mapped already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Present {
@@ -285,7 +328,17 @@ mod tests {
             let mapping = Mapping { virtual_address: page << 12, physical_address: frame << 12, bytes: pages << 12, access };
             map_pages(&mut tables, ROOT, mapping).unwrap();
             for i in 0..pages {
-                let (physical, entry) = translate(&tables, (page + i) << 12 | 0x123).unwrap();
+                let address = (page + i) << 12 | 0x123;
+                let (physical, entry) = translate(&tables, address).unwrap();
+                let user = entry & Flags::USER_ACCESSIBLE.bits() != 0;
+                let expected = Translation {
+                    physical_address: physical,
+                    bytes_left: PAGE_BYTES - 0x123,
+                    writable: user && access == Access::UserReadWrite,
+                    executable: user && access == Access::UserReadExecute,
+                };
+                let found = super::translate(|at| tables.load(at).ok(), ROOT, address);
+                prop_assert_eq!(found, Some(expected).filter(|_| address < 1 << 47));
                 prop_assert_eq!(physical, (frame + i) << 12 | 0x123);
                 let flags = Flags::from_bits_truncate(entry);
                 prop_assert!(!flags.contains(Flags::WRITABLE) || flags.contains(Flags::NO_EXECUTE));
@@ -305,6 +358,9 @@ mod tests {
             let chunk = Mapping { virtual_address: page << 21, physical_address: frame << 21, bytes: CHUNK_BYTES, access: Access::UserRead };
             map_chunks(&mut tables, ROOT, chunk).unwrap();
             let before = translate(&tables, page << 21);
+            let found = super::translate(|at| tables.load(at).ok(), ROOT, page << 21 | 0x1234);
+            let expected = (frame << 21 | 0x1234, CHUNK_BYTES - 0x1234, false, false);
+            prop_assert_eq!(found.map(|it| (it.physical_address, it.bytes_left, it.writable, it.executable)), Some(expected));
             let again = Mapping { access: Access::UserReadWrite, ..chunk };
             prop_assert_eq!(map_chunks(&mut tables, ROOT, again), Err(MapError::Present { virtual_address: page << 21 }));
             let small = Mapping { bytes: PAGE_BYTES, ..again };

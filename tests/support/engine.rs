@@ -81,7 +81,7 @@ fn takes_engine(line: &[OsString]) -> bool {
     let is = |at: usize, word: &str| line.get(at).is_some_and(|argument| argument == word);
     let of_snapshot = line.iter().any(|argument| argument.as_encoded_bytes().ends_with(b".snap"));
     match () {
-        () if is(0, "run") || is(0, "bench") => !of_snapshot,
+        () if is(0, "run") || is(0, "bench") || is(0, "gdb") => !of_snapshot,
         () => is(0, "snapshot") && !is(1, "verify"),
     }
 }

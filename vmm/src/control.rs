@@ -65,6 +65,8 @@ struct State {
     depth: u32,
     reason: Option<StopReason>,
     deadline: Option<Instant>,
+    /// Services stop waiting when it becomes readable; the call goes on.
+    pause_on: Option<Arc<OwnedFd>>,
     /// The thread that is in [`Control::attach`], as pthread_kill wants it.
     thread: Option<libc::pthread_t>,
 }
@@ -192,10 +194,31 @@ impl Control {
         self.lock().deadline
     }
 
+    /// Lets services stop waiting when `fd` becomes readable, although the call is not to stop.
+    #[cfg(feature = "gdb")]
+    pub(crate) fn pause_on(&self, fd: Option<Arc<OwnedFd>>) {
+        self.lock().pause_on = fd;
+    }
+
+    /// Stops the clock: there is no deadline until [`Control::resume_deadline`] is given what this returns.
+    #[cfg(feature = "gdb")]
+    pub(crate) fn suspend_deadline(&self) -> Option<Duration> {
+        self.lock().deadline.take().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// See [`Control::suspend_deadline`].
+    #[cfg(feature = "gdb")]
+    pub(crate) fn resume_deadline(&self, left: Option<Duration>) {
+        self.lock().deadline = left.and_then(|left| Instant::now().checked_add(left));
+    }
+
     /// poll(2) until one of `fds` is ready, `timeout` passed or the call is to stop; what was found for each.
     pub(crate) fn poll(&self, fds: &[PollFd<'_>], timeout: Option<Duration>) -> io::Result<Result<Vec<PollFlags>, Stopped>> {
+        let pause_on = self.lock().pause_on.clone();
         let mut all = vec![PollFd::new(&self.event, PollFlags::IN)];
         all.extend(self.interrupt_on.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let stops = all.len();
+        all.extend(pause_on.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let own = all.len();
         all.extend(fds.iter().cloned());
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -209,9 +232,10 @@ impl Control {
                 Err(rustix::io::Errno::INTR) => continue,
                 result => result?,
             };
-            let stopping = all.iter().take(own).any(|fd| !fd.revents().is_empty());
+            let stopping = all.iter().take(stops).any(|fd| !fd.revents().is_empty());
+            let pausing = all.iter().take(own).skip(stops).any(|fd| !fd.revents().is_empty());
             let late = deadline.is_some_and(|deadline| deadline <= Instant::now());
-            if (stopping || late) && self.look().is_some() {
+            if pausing || (stopping || late) && self.look().is_some() {
                 return Ok(Err(Stopped));
             }
             if ready > 0 || end.is_some_and(|end| end <= Instant::now()) {

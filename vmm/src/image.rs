@@ -28,6 +28,8 @@ use object::{
 use thiserror::Error;
 use vm_memory::GuestMemoryMmap;
 
+#[cfg(feature = "gdb")]
+use crate::memory::Source;
 use crate::{
     cpu,
     memory::{Mapping, MemoryError, Pages},
@@ -212,6 +214,43 @@ impl KernelImage {
         Ok(plan.image(mappings, Some(copy)))
     }
 
+    /// The same in memory of its own, which the host can write: what a debugger changes is seen by one VM alone.
+    #[cfg(feature = "gdb")]
+    pub(crate) fn unshared(&self) -> Result<Self, MemoryError> {
+        let contents = self.segments.iter().map(|segment| (segment.start, self.contents(segment))).collect();
+        let Self { segments, data, data_bytes, entry, runs_compiled, .. } = self;
+        let (segments, data) = (segments.clone(), data.clone());
+        let plan =
+            Plan { segments, parts: Vec::new(), data, data_bytes: *data_bytes, entry: *entry, runs_compiled: *runs_compiled };
+        plan.in_memory(contents)
+    }
+
+    /// An image that has this code and nothing else.
+    #[cfg(feature = "gdb")]
+    pub(crate) fn of_code(code: &[u8]) -> Result<Self, MemoryError> {
+        let (start, filled) = (IMAGE.start, code.len() as u64);
+        let end = start + filled.next_multiple_of(PAGE_BYTES);
+        let segments = vec![Segment { start, end, filled, access: Access::UserReadExecute }];
+        let (parts, data) = (Vec::new(), Vec::new());
+        let plan = Plan { segments, parts, data, data_bytes: PAGE_BYTES, entry: start, runs_compiled: false };
+        plan.in_memory(vec![(start, code.to_vec())])
+    }
+
+    /// What VMs see of an image that is in memory of its own, and its address.
+    #[cfg(feature = "gdb")]
+    pub(crate) fn own_mapping(&self) -> Option<(u64, &Mapping)> {
+        self.mappings.first().map(|(start, mapping)| (*start, mapping))
+    }
+
+    /// What the file has of a segment.
+    #[cfg(feature = "gdb")]
+    fn contents(&self, segment: &Segment) -> Vec<u8> {
+        let mut contents = vec![0; usize::try_from(segment.filled).unwrap_or(0)];
+        let mapping = self.mappings.iter().rev().find(|(start, _)| *start <= segment.start);
+        let _inside = mapping.map(|(start, mapping)| mapping.read(segment.start - start, &mut contents));
+        contents
+    }
+
     /// For one more VM.
     pub(crate) fn mappings(&self) -> &[(u64, Mapping)] {
         self.copy.as_ref().and_then(CopyForMore::mappings).unwrap_or(&self.mappings)
@@ -362,6 +401,16 @@ impl Plan {
             return Err(ImageError::Entry { entry: plan.entry });
         }
         Ok(plan)
+    }
+
+    /// The image with these contents, by their addresses, in memory of its own.
+    #[cfg(feature = "gdb")]
+    fn in_memory(self, contents: Vec<(u64, Vec<u8>)>) -> Result<KernelImage, MemoryError> {
+        let mapping = Mapping::anonymous("the kernel image", IMAGE.bytes())?;
+        for (start, bytes) in contents {
+            let _inside = mapping.make_equal(start - IMAGE.start, bytes.len() as u64, Source::Bytes(&bytes));
+        }
+        Ok(self.image(vec![(IMAGE.start, mapping)], None))
     }
 
     /// The image of which VMs see these mappings.

@@ -367,6 +367,8 @@ mod config;
 mod confinement;
 mod control;
 mod cpu;
+#[cfg(feature = "gdb")]
+mod debug;
 mod directory;
 mod ending;
 mod engine;
@@ -404,6 +406,8 @@ pub use config::{
 };
 pub use confinement::{Confinement, ConfinementError, ConfinementSupport, Layer};
 pub use control::InterruptHandle;
+#[cfg(feature = "gdb")]
+pub use debug::{DebugReport, Debuggee, Departure};
 pub use directory::{Access, Directory, DirectoryError};
 pub use ending::{Ending, Exception, Frame, GuestFault, HostFailure, Rejection, Trap, TrapKind};
 #[cfg(feature = "compiled")]

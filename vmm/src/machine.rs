@@ -292,6 +292,16 @@ impl Machine {
         same_kernel && same_ramdisk && self.ram.pool_bytes + BASE.bytes() == image.ram_bytes
     }
 
+    #[cfg(feature = "gdb")]
+    pub(crate) fn kernel(&self) -> &KernelImage {
+        &self.kernel
+    }
+
+    #[cfg(feature = "gdb")]
+    pub(crate) fn ramdisk(&self) -> Option<&Ramdisk> {
+        self.ramdisk.as_deref()
+    }
+
     /// Whether modules have to be compiled for this machine.
     pub(crate) fn runs_compiled(&self) -> bool {
         self.kernel.runs_compiled()

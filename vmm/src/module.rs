@@ -15,6 +15,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 #[cfg(feature = "compiled")]
 use crate::compile::{Artifact, ArtifactError};
+#[cfg(feature = "gdb")]
+use crate::memory::Source;
 use crate::{
     memory::{Mapping, MemoryError},
     sandbox::SNAPSHOT_MAGIC,
@@ -252,6 +254,21 @@ impl Module {
         let mut bytes = Vec::new();
         let written = self.mapping.write_to(&mut bytes);
         written.map(|()| bytes).map_err(|source| ModuleError::Read { path: "the module".into(), source })
+    }
+
+    /// The same in memory of its own, which the host can write: what a debugger changes is seen by one VM alone. `None` for a module
+    /// without code of the processor.
+    #[cfg(feature = "gdb")]
+    pub(crate) fn unshared(&self) -> Result<Option<Self>, MemoryError> {
+        if !self.is_compiled() {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        let gone = |source| MemoryError::Map { what: "the compiled module", bytes: self.bytes(), source };
+        self.mapping.write_to(&mut bytes).map_err(gone)?;
+        let mapping = Mapping::anonymous("the compiled module", self.bytes())?;
+        let _inside = mapping.make_equal(0, self.bytes(), Source::Bytes(&bytes));
+        Ok(Some(Self { mapping, sizes: self.sizes, code: self.code }))
     }
 
     /// Makes the code present that guests will run, as far as the host has it in memory: many pages at once cost a fraction of

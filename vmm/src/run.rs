@@ -41,10 +41,10 @@ pub(crate) enum Event {
 }
 
 /// Bits of a code segment selector that tell the ring; all set in ring 3.
-const RING: u64 = 3;
+pub(crate) const RING: u64 = 3;
 
 /// What an exit leads to.
-enum Next {
+pub(crate) enum Next {
     Enter,
     Event(Event),
 }
@@ -72,19 +72,23 @@ impl Machine {
                     continue;
                 }
             };
-            let next = match exit {
-                Exit::Doorbell => {
-                    self.is_parked = true;
-                    self.answer(started, stops_at_input)?
-                }
-                Exit::Fault { address } => self.fault(address)?,
-                Exit::StrayAccess { address } => return Err(GuestFault::StrayAccess { address }.into()),
-                Exit::Stopped(how) => return Err(GuestFault::Stopped(how).into()),
-                Exit::EntryFailed { reason } => return Err(HostFailure::Entry { reason }.into()),
-            };
-            if let Next::Event(event) = next {
+            if let Next::Event(event) = self.handle(exit, started, stops_at_input)? {
                 return Ok(event);
             }
+        }
+    }
+
+    /// Does what an exit asks for.
+    pub(crate) fn handle(&mut self, exit: Exit, started: Instant, stops_at_input: bool) -> Result<Next, Ending> {
+        match exit {
+            Exit::Doorbell => {
+                self.is_parked = true;
+                self.answer(started, stops_at_input)
+            }
+            Exit::Fault { address } => self.fault(address),
+            Exit::StrayAccess { address } => Err(GuestFault::StrayAccess { address }.into()),
+            Exit::Stopped(how) => Err(GuestFault::Stopped(how).into()),
+            Exit::EntryFailed { reason } => Err(HostFailure::Entry { reason }.into()),
         }
     }
 
@@ -96,7 +100,8 @@ impl Machine {
         }
     }
 
-    fn run_error(&mut self, error: kvm_ioctls::Error, attached: &Attached) -> Result<(), Ending> {
+    /// An entry that ended without an exit of the guest: a kick, or a failure.
+    pub(crate) fn run_error(&mut self, error: kvm_ioctls::Error, attached: &Attached) -> Result<(), Ending> {
         match error.errno() {
             libc::EINTR | libc::EAGAIN => {
                 self.stats.exits.signal += 1;
@@ -111,7 +116,7 @@ impl Machine {
 
     /// What has to be done now and then while the guest runs: look at the clock, and at what interrupts; take output, as far as
     /// that can be written without waiting.
-    fn tick(&mut self) -> Result<(), Ending> {
+    pub(crate) fn tick(&mut self) -> Result<(), Ending> {
         if let Some(reason) = self.control.look() {
             return Err(stopped(reason));
         }
@@ -357,7 +362,7 @@ pub(crate) fn replace_success(ending: Ending, failure: Ending) -> Ending {
 }
 
 /// The end that a stop comes to.
-fn stopped(reason: StopReason) -> Ending {
+pub(crate) fn stopped(reason: StopReason) -> Ending {
     match reason {
         StopReason::Interrupted => Ending::Interrupted,
         StopReason::DeadlineExceeded => Ending::DeadlineExceeded,

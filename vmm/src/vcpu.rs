@@ -248,6 +248,13 @@ pub(crate) fn exception_frame(memory: &GuestMemoryMmap) -> Result<Frame, GuestMe
     Ok(Frame::from(words))
 }
 
+/// Changes the frame of the exception whose stub is ringing: with that the stub returns.
+#[cfg(feature = "gdb")]
+pub(crate) fn set_exception_frame(memory: &GuestMemoryMmap, frame: &Frame) -> Result<(), GuestMemoryError> {
+    let Frame { rax, vector, error_code, rip, cs, rflags, rsp, ss } = *frame;
+    memory.write_obj([rax, vector, error_code, rip, cs, rflags, rsp, ss], GuestAddress(FRAME_ADDRESS))
+}
+
 /// Makes ring 3 go on at `handler` after the exception whose stub is ringing.
 pub(crate) fn redirect(memory: &GuestMemoryMmap, handler: u64) -> Result<(), GuestMemoryError> {
     memory.write_obj(handler, GuestAddress(FRAME_ADDRESS + 8 * RIP_WORD))

@@ -12,14 +12,14 @@ use thiserror::Error;
 use crate::{
     config::{Config, ConfigError},
     confinement::{Confinement, Permissions, Role},
-    control::InterruptHandle,
+    control::{Attached, InterruptHandle},
     ending::{Ending, GuestFault, HostFailure},
     image::KernelImage,
     kvm::{self, KvmError},
     machine::{Machine, Purpose},
     memory::MemoryError,
     module::Module,
-    run::{Event, replace_success},
+    run::replace_success,
     stats::Stats,
 };
 
@@ -80,7 +80,7 @@ pub struct Report {
 /// A micro VM, ready to run its module once.
 #[derive(Debug)]
 pub struct Vm {
-    machine: Machine,
+    pub(crate) machine: Machine,
     deadline: Option<Duration>,
     confinement: Confinement,
     permissions: Permissions,
@@ -109,10 +109,33 @@ impl Vm {
     /// end is, all output is written out.
     pub fn run(mut self) -> Report {
         let started = Instant::now();
-        let ending = match self.enter_until_end(started) {
+        let ended = self.begin(started, self.role()).and_then(|attached| self.machine.run(&attached, false));
+        let ending = match ended {
             Err(ending) => ending,
-            Ok(_) => GuestFault::BadRequest("it waits for commands that nobody gives".into()).into(),
+            Ok(_) => no_commands(),
         };
+        self.conclude(ending)
+    }
+
+    /// What the thread that runs it has to do.
+    pub(crate) fn role(&self) -> Role {
+        Role { compiled: self.machine.runs_compiled(), ..Role::of(&self.permissions) }
+    }
+
+    /// All that comes before the first entry: confines the calling thread to `role`, and makes it the one that runs the guest.
+    pub(crate) fn begin(&mut self, started: Instant, role: Role) -> Result<Attached, Ending> {
+        let machine = &mut self.machine;
+        self.confinement.restrict_files(&self.permissions).map_err(HostFailure::from)?;
+        machine.control.begin(self.deadline.and_then(|after| started.checked_add(after)));
+        let attached = machine.attach()?;
+        self.confinement.restrict_calls(role).map_err(HostFailure::from)?;
+        // The time that making the VM took must not make its clocks late.
+        machine.renew_clock()?;
+        Ok(attached)
+    }
+
+    /// All that comes behind the end.
+    pub(crate) fn conclude(&mut self, ending: Ending) -> Report {
         let flushing = Instant::now();
         let mut ending = self.machine.finish(ending, GRACE);
         if self.machine.files.has_lost_writes() {
@@ -123,16 +146,9 @@ impl Vm {
         stats.phases.flush = flushing.elapsed();
         Report { ending, stats }
     }
+}
 
-    fn enter_until_end(&mut self, started: Instant) -> Result<Event, Ending> {
-        let machine = &mut self.machine;
-        self.confinement.restrict_files(&self.permissions).map_err(HostFailure::from)?;
-        machine.control.begin(self.deadline.and_then(|after| started.checked_add(after)));
-        let attached = machine.attach()?;
-        let role = Role { compiled: machine.runs_compiled(), ..Role::of(&self.permissions) };
-        self.confinement.restrict_calls(role).map_err(HostFailure::from)?;
-        // The time that making the VM took must not make its clocks late.
-        machine.renew_clock()?;
-        machine.run(&attached, false)
-    }
+/// The end of a guest that is to run a module once, and waits for commands.
+pub(crate) fn no_commands() -> Ending {
+    GuestFault::BadRequest("it waits for commands that nobody gives".into()).into()
 }

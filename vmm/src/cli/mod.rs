@@ -10,6 +10,8 @@ mod compile;
 mod doctor;
 mod engine;
 mod failure;
+#[cfg(feature = "gdb")]
+mod gdb;
 mod guest;
 mod image;
 mod inspect;
@@ -72,6 +74,12 @@ enum Command {
     Qemu(Box<qemu::QemuArgs>),
     /// Make a disk image that boots a module by BIOS and by UEFI; or boot one in QEMU to see whether it does.
     Image(Box<image::ImageArgs>),
+    /// Run a module under GDB, which connects to a socket: registers, memory, breakpoints, single steps of the guest.
+    ///
+    /// The guest stands still before its first instruction. While it does, so does the clock of --timeout. A guest from which GDB
+    /// detaches goes on; one that it kills, or whose connection it loses, ends with status 137. Confinement is that of `mote run`.
+    #[cfg(feature = "gdb")]
+    Gdb(Box<gdb::GdbArgs>),
     /// Bring a module to a point from which runs go on, and keep it in a file; or check such a file.
     Snapshot(Box<snapshot::SnapshotArgs>),
     /// Measure calls of an export: latency, throughput, what cleaning up costs.
@@ -127,6 +135,11 @@ pub(crate) fn main() -> ExitCode {
         Command::Image(arguments) => {
             init_log(arguments.guest.log);
             return ExitCode::from(image::main(&arguments));
+        }
+        #[cfg(feature = "gdb")]
+        Command::Gdb(arguments) => {
+            init_log(arguments.run.guest.log);
+            return ExitCode::from(gdb::gdb(*arguments, started));
         }
         Command::Snapshot(arguments) => {
             init_log(arguments.log());

@@ -88,12 +88,18 @@ pub(crate) fn run(arguments: RunArgs, mut timeline: Timeline) -> u8 {
     timeline.command_line = timeline.main.elapsed();
     let module = arguments.command.first().map(PathBuf::from).unwrap_or_default();
     let format = arguments.stats;
-    match execute(arguments, &module, &mut timeline) {
+    let result = execute(arguments, &module, &mut timeline);
+    conclude(result, &module, &timeline, format)
+}
+
+/// Says what came of a run, and what it cost if that is asked for; the exit status.
+pub(crate) fn conclude(result: Result<Report, Failure>, module: &Path, timeline: &Timeline, format: Option<StatsFormat>) -> u8 {
+    match result {
         Ok(report) => {
-            let code = tell(&module, &report.ending, timeline.engine);
+            let code = tell(module, &report.ending, timeline.engine);
             match format {
-                Some(StatsFormat::Table) => say(format_args!("{}", stats::table(&timeline, &report))),
-                Some(StatsFormat::Json) => say(format_args!("{}\n", stats::json(&timeline, &report, code))),
+                Some(StatsFormat::Table) => say(format_args!("{}", stats::table(timeline, &report))),
+                Some(StatsFormat::Json) => say(format_args!("{}\n", stats::json(timeline, &report, code))),
                 None => {}
             }
             code
@@ -129,7 +135,7 @@ fn execute(arguments: RunArgs, path: &Path, timeline: &mut Timeline) -> Result<R
     Ok(Vm::new(&kernel, &module, config(arguments, path)?)?.run())
 }
 
-fn config(arguments: RunArgs, path: &Path) -> Result<Config, Failure> {
+pub(crate) fn config(arguments: RunArgs, path: &Path) -> Result<Config, Failure> {
     let RunArgs { command, guest, tcplisten, invoke, confinement, .. } = arguments;
     let rest = utf8(command.into_iter().skip(1))?;
     let (entry, program_arguments) = match invoke {

@@ -155,11 +155,13 @@ pub(crate) struct Role {
     pub(crate) calls: bool,
     /// It runs compiled modules.
     pub(crate) compiled: bool,
+    /// It serves a debugger, whose connection is open.
+    pub(crate) debugger: bool,
 }
 
 impl Role {
     pub(crate) fn of(permissions: &Permissions) -> Self {
-        Self { files: permissions.has_files(), sockets: permissions.sockets, calls: false, compiled: false }
+        Self { files: permissions.has_files(), sockets: permissions.sockets, calls: false, compiled: false, debugger: false }
     }
 }
 

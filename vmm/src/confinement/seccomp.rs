@@ -6,7 +6,7 @@
 
 use std::{io, sync::Once};
 
-use kvm_bindings::{KVMIO, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xsave};
+use kvm_bindings::{KVMIO, kvm_debugregs, kvm_regs, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xsave};
 use libc::{c_int, c_long};
 use seccompiler::{BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
@@ -158,6 +158,15 @@ ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
 const CALL_IOCTLS: [fn() -> libc::c_ulong; 6] =
     [KVM_SET_SIGNAL_MASK, KVM_SET_VCPU_EVENTS, KVM_SET_SREGS, KVM_SET_REGS, KVM_SET_XSAVE, PAGEMAP_SCAN];
 
+ioctl_ior_nr!(KVM_GET_SREGS, KVMIO, 0x83, kvm_sregs);
+ioctl_ior_nr!(KVM_GET_XSAVE, KVMIO, 0xa4, kvm_xsave);
+ioctl_ior_nr!(KVM_GET_DEBUGREGS, KVMIO, 0xa1, kvm_debugregs);
+ioctl_iow_nr!(KVM_SET_DEBUGREGS, KVMIO, 0xa2, kvm_debugregs);
+
+/// A debugger looks at all registers, and changes those that are not segments. Its connection is read and written as a file.
+const DEBUGGER_IOCTLS: [fn() -> libc::c_ulong; 6] =
+    [KVM_SET_REGS, KVM_GET_SREGS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS];
+
 const SOCKET_IOCTLS: [fn() -> libc::c_ulong; 1] = [|| libc::FIONBIO];
 
 /// Confines the calling thread to the calls of its role.
@@ -212,7 +221,10 @@ fn program(role: Role) -> Result<BpfProgram, BackendError> {
         add_group(&mut rules, CALLS)?;
         add_ioctls(&mut rules, &CALL_IOCTLS)?;
     }
-    if role.calls || role.compiled {
+    if role.debugger {
+        add_ioctls(&mut rules, &DEBUGGER_IOCTLS)?;
+    }
+    if role.calls || role.compiled || role.debugger {
         OWN_MEMORY.into_iter().try_for_each(|number| add(&mut rules, number, &[of_this_process()]))?;
     }
     filter::compile(&rules)
@@ -274,9 +286,11 @@ mod tests {
         assert_eq!(numbers, [0xae80, 0x4020_ae46, 0x8090_ae81, 0x541b]);
         let numbers = CALL_IOCTLS.map(|request| request());
         assert_eq!(numbers, [0x4004_ae8b, 0x4040_aea0, 0x4138_ae84, 0x4090_ae82, 0x5000_aea5, 0xc060_6610]);
+        let numbers = DEBUGGER_IOCTLS.map(|request| request());
+        assert_eq!(numbers, [0x4090_ae82, 0x8138_ae83, 0x9000_aea4, 0x5000_aea5, 0x8080_aea1, 0x4080_aea2]);
     }
 
-    const PLAIN: Role = Role { files: false, sockets: false, calls: false, compiled: false };
+    const PLAIN: Role = Role { files: false, sockets: false, calls: false, compiled: false, debugger: false };
 
     fn allows(role: Role, number: c_long, arguments: &[u64]) -> bool {
         filter::tests::allows(&program(role).unwrap(), &Data::new(number, arguments))
@@ -288,7 +302,7 @@ mod tests {
 
     #[test]
     fn each_resource_adds_its_calls_and_no_others() {
-        let with = |files, sockets| Role { files, sockets, calls: false, compiled: false };
+        let with = |files, sockets| Role { files, sockets, calls: false, compiled: false, debugger: false };
         for number in 0..600 {
             let is_in = |group: &[Call]| group.iter().any(|call| call.number == number && call.when.is_empty());
             let [plain, files, sockets] =
@@ -343,6 +357,15 @@ mod tests {
         }
         for request in CALL_IOCTLS.map(|request| request()) {
             assert!(calls(libc::SYS_ioctl, &[3, request]) && !ioctl(request), "{request:#x}");
+        }
+
+        let debugger = |number, arguments: &[u64]| allows(Role { debugger: true, ..PLAIN }, number, arguments);
+        for request in DEBUGGER_IOCTLS.map(|request| request()) {
+            assert!(debugger(libc::SYS_ioctl, &[3, request]) && !ioctl(request), "{request:#x}");
+        }
+        assert!(debugger(libc::SYS_process_vm_readv, &[own]) && !debugger(libc::SYS_process_vm_readv, &[1]));
+        for forbidden in [libc::SYS_socket, libc::SYS_accept4, libc::SYS_connect, libc::SYS_sendto, libc::SYS_recvfrom] {
+            assert!(!debugger(forbidden, &[1, 2, 3, 4, 5, 6]), "call {forbidden}");
         }
 
         let sendto = |address| allows(Role { sockets: true, ..PLAIN }, libc::SYS_sendto, &[3, 0, 0, 0, address, 0]);
