@@ -7,8 +7,8 @@ use core::{fmt, ops::Range};
 
 use mote_abi::layout::{
     ANNOUNCED, BASE, BOOT_INFO, CHUNK_BYTES, CONFIG, DOORBELL, FAULT_DOORBELL, GDT, HOST_STATUS, IDT, KERNEL_DATA, MAILBOX,
-    MODULE, MONITOR_STACK, MONITOR_STATE, MONITOR_VIEW, PAGE_BYTES, PAGE_TABLES, RAMDISK, READ_AHEAD, RING_DATA, RING_HEAD,
-    RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
+    MAILBOX_DATA, MODULE, MONITOR_STACK, MONITOR_STATE, MONITOR_VIEW, PAGE_BYTES, PAGE_TABLES, RAMDISK, READ_AHEAD, RING_DATA,
+    RING_HEAD, RING0_STACK, STACK, STUBS, SYSTEM, SYSTEM_VIEW, TSS,
 };
 
 use crate::paging::{self, Access, MapError, Mapping, TableMemory};
@@ -110,8 +110,9 @@ impl Place {
 pub enum Owner {
     /// A VMM, outside of the machine: the doorbells have no memory behind them.
     Vmm,
-    /// A monitor in ring 0: the doorbells are not mapped, so that ringing is an exception, and it has memory of its own. It gives
-    /// out memory that may hold anything, so nothing is mapped beyond the last page of a segment.
+    /// A monitor in ring 0: the doorbells are not mapped, so that ringing is an exception, and it has memory of its own. Memory may
+    /// hold anything before it is given out, so nothing is mapped beyond the last page of a segment, and what is large gets
+    /// its pages one by one ([`Space::map_fixed`]).
     Monitor,
 }
 
@@ -159,10 +160,8 @@ impl Space {
             (KERNEL_DATA.start, pages(parts.data_bytes), Access::UserReadWrite),
             (BOOT_INFO.start, BOOT_INFO.bytes(), Access::UserRead),
             (HOST_STATUS.start, HOST_STATUS.bytes(), Access::UserRead),
-            (MAILBOX.start, MAILBOX.bytes(), Access::UserReadWrite),
+            (MAILBOX.start, MAILBOX_DATA.start + PAGE_BYTES - MAILBOX.start, Access::UserReadWrite),
             (RING_HEAD.start, RING_HEAD.bytes(), Access::UserReadWrite),
-            (RING_DATA.start, RING_DATA.bytes(), Access::UserReadWrite),
-            (STACK.start, STACK.bytes(), Access::UserReadWrite),
             (ANNOUNCED.start, ANNOUNCED.bytes(), Access::UserReadWrite),
             (CONFIG.start, pages(parts.config_bytes), Access::UserRead),
             (GDT.start, GDT.bytes(), Access::SupervisorRead),
@@ -172,6 +171,9 @@ impl Space {
         ];
         // Nobody but a VMM reads files ahead.
         let of_vmm = [
+            (MAILBOX_DATA.start + PAGE_BYTES, MAILBOX_DATA.bytes() - PAGE_BYTES, Access::UserReadWrite),
+            (RING_DATA.start, RING_DATA.bytes(), Access::UserReadWrite),
+            (STACK.start, STACK.bytes(), Access::UserReadWrite),
             (READ_AHEAD.start, READ_AHEAD.bytes(), Access::UserReadWrite),
             (DOORBELL.start, DOORBELL.bytes(), Access::UserReadWrite),
             (FAULT_DOORBELL.start, FAULT_DOORBELL.bytes(), Access::SupervisorReadWrite),
@@ -195,8 +197,10 @@ impl Space {
             let view = Place { virtual_address: MONITOR_VIEW.start, physical_address: BASE.start };
             space.chunks(memory, view, MONITOR_VIEW.bytes(), Access::SupervisorReadWrite)?;
         }
-        let view = Place { virtual_address: SYSTEM_VIEW.start, physical_address: SYSTEM.start };
-        space.chunks(memory, view, SYSTEM_VIEW.bytes(), Access::UserRead)?;
+        if parts.owner == Owner::Vmm {
+            let view = Place { virtual_address: SYSTEM_VIEW.start, physical_address: SYSTEM.start };
+            space.chunks(memory, view, SYSTEM_VIEW.bytes(), Access::UserRead)?;
+        }
         space.map_module(memory, Place { virtual_address: MODULE.start, physical_address: parts.module_at }, parts.module)?;
         let ramdisk = Place { virtual_address: RAMDISK.start, physical_address: parts.ramdisk_at };
         space.map_file(memory, ramdisk, parts.ramdisk_bytes, Access::UserRead)?;
@@ -218,6 +222,23 @@ impl Space {
             access: Access::UserReadWrite,
         };
         paging::map_missing_pages(&mut self.writer(memory), ROOT, mapping)
+    }
+
+    /// With [`Owner::Monitor`], maps the page of `address`, zero, if it is one of those with a fixed place that wait for that: of stack,
+    /// mailbox and output ring, and page tables to be read in [`SYSTEM_VIEW`]. Whether it is.
+    pub fn map_fixed<M: Entries>(&mut self, memory: &M, address: u64) -> Result<bool, MapError<TableError<M::Error>>> {
+        let page = address / PAGE_BYTES * PAGE_BYTES;
+        if [STACK, MAILBOX_DATA, RING_DATA].iter().any(|region| region.contains(address)) {
+            memory.clear(page).map_err(TableError::Memory)?;
+            self.pages(memory, Place::identity(page), PAGE_BYTES, Access::UserReadWrite)?;
+            return Ok(true);
+        }
+        let table = page.wrapping_sub(SYSTEM_VIEW.start).wrapping_add(SYSTEM.start);
+        if !SYSTEM_VIEW.contains(address) || table < ROOT || table >= self.next_table {
+            return Ok(false);
+        }
+        self.pages(memory, Place { virtual_address: page, physical_address: table }, PAGE_BYTES, Access::UserRead)?;
+        Ok(true)
     }
 
     /// Whether `address` is mapped.

@@ -1,11 +1,11 @@
 //! Where records go, and the end of input comes from: see [`mote_abi::record`].
 
 use mote_abi::record::{Crc32, INPUT_END_MAGIC, InputEnd, Phases, RECORD_MAGIC, RecordHeader, kind};
-use mote_kernel_logic::boot::options::Channel;
+use mote_kernel_logic::boot::options::{Channel, Options};
 use x86_64::instructions::port::Port;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::console::Line;
+use super::{console::Line, watchdog::Watchdog};
 
 /// Port of QEMU's debug console.
 const DEBUG_CONSOLE: u16 = 0xe9;
@@ -20,11 +20,11 @@ pub(super) enum RecordChannel {
 
 impl RecordChannel {
     /// The channel that the command line asks for; nothing if no UART answers there.
-    pub(super) fn open(channel: Option<Channel>) -> Self {
-        match channel {
+    pub(super) fn open(options: &Options) -> Self {
+        match options.record {
             None => Self::None,
             Some(Channel::DebugConsole) => Self::DebugConsole(Port::new(DEBUG_CONSOLE)),
-            Some(Channel::Serial(serial)) => match Line::open(serial) {
+            Some(Channel::Serial(serial)) => match Line::open(serial, Watchdog::new(options.watchdog_s)) {
                 Some(line) => Self::Serial(line, [0; size_of::<InputEnd>()], 0),
                 None => Self::None,
             },

@@ -36,13 +36,14 @@ pub(super) struct NoTimer;
 
 impl fmt::Display for NoTimer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the rate of the time-stamp counter cannot be found: neither CPUID, HPET nor interval timer tell it")
+        f.write_str("the rate of the time-stamp counter cannot be found: neither CPUID (15h, 40000010h), HPET nor interval timer (channel 2, port 61h) tell it")
     }
 }
 
 impl Timer {
+    /// Before it was measured. The rate is more than that of processors, so that nothing waits too short.
     pub(super) const fn unknown() -> Self {
-        Self { multiplier: 0, base: 0, realtime_ns: 0, ticks_a_second: 0 }
+        Self { multiplier: 0, base: 0, realtime_ns: 0, ticks_a_second: 8_000_000_000 }
     }
 
     /// Finds the rate. `hpet` is where the registers of that timer are.
@@ -68,7 +69,7 @@ impl Timer {
         timestamp().saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX))
     }
 
-    /// Lets time pass. If the rate is not known, none passes.
+    /// Lets time pass.
     pub(super) fn sleep_s(&self, seconds: u32) {
         let end = self.after_ns(u64::from(seconds) * 1_000_000_000);
         while timestamp() < end {
@@ -100,7 +101,7 @@ fn measure_by_hpet(address: u64) -> Option<u64> {
     const CONFIGURATION: u64 = 0x10;
     const COUNTER: u64 = 0xf0;
     const FEMTOSECONDS: u64 = 1_000_000_000_000_000;
-    if address + 0x400 > super::memory::LOW_END || address < 1 << 20 || !address.is_multiple_of(8) {
+    if address > super::memory::LOW_END - 0x400 || address < 1 << 20 || !address.is_multiple_of(8) {
         return None;
     }
     // SAFETY: firmware says that the registers are here; all below 4 GiB is mapped, and accesses are aligned. Nobody else uses
@@ -136,7 +137,7 @@ fn measure_by_hpet(address: u64) -> Option<u64> {
 
 /// The shortest of several: whatever holds the processor up makes them longer.
 fn measure_by_pit() -> Option<u64> {
-    (0..READINGS).map(|_| count_down()).min().flatten()
+    (0..READINGS).map_while(|_| count_down()).min()
 }
 
 /// Lets the interval timer count down once, in mode 0, with the speaker off; how fast the counter went.
@@ -182,6 +183,10 @@ fn seconds() -> Option<u64> {
             Port::<u8>::new(0x71).read()
         }
     };
+    // All ones is no clock at all.
+    if read(0xa) == 0xff {
+        return None;
+    }
     let registers = || Registers {
         second: read(0),
         minute: read(2),

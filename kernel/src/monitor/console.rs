@@ -6,41 +6,43 @@ use mote_kernel_logic::boot::{
     options::{Options, Serial},
     terminal::{Terminal, with_carriage_returns},
 };
-use uart_16550::{BaudRate, Config, Uart16550, backend::PioBackend};
+use uart_16550::{BaudRate, Config, Uart16550, backend::PioBackend, spec::registers::LSR};
 
-/// How often a transmitter is asked that does not get ready: some seconds, in which the slowest line sends what it holds.
+use super::watchdog::Watchdog;
+
+/// How often a transmitter is asked, before anything is sent, that does not get ready: some seconds, in which the slowest line sends what
+/// firmware left in it.
 const PATIENCE: u32 = 8 << 20;
 
 /// A serial line.
 pub(super) struct Line {
     uart: Uart16550<PioBackend>,
-    /// It took nothing for too long.
-    is_stuck: bool,
+    /// Who is fed whenever the line takes something.
+    watchdog: Watchdog,
 }
 
 impl Line {
-    /// Sets a port up; `None` where no UART answers, or for a rate that it cannot have.
-    pub(super) fn open(serial: Serial) -> Option<Self> {
-        // SAFETY: in ring 0 every port can be used, and the command line says that a UART is here. `init` writes to the
-        // scratch register first, and to no other if that keeps nothing.
+    /// Sets a port up; `None` where no UART answers, or one that does not send, or for a rate that it cannot have.
+    pub(super) fn open(serial: Serial, watchdog: Watchdog) -> Option<Self> {
+        // SAFETY: in ring 0 every port can be used, and the command line says that a UART is here. Only its status is read before
+        // `init`, which writes to the scratch register first, and to no other if that keeps nothing.
         let mut uart = unsafe { Uart16550::new_port(serial.port) }.ok()?;
         let config = Config { baud_rate: BaudRate::from_integer(serial.baud), ..Config::DEFAULT };
+        // `init` waits for that without a bound. Where there is no UART, ones are read.
+        (0..PATIENCE).find(|_| uart.lsr().contains(LSR::TRANSMITTER_EMPTY))?;
         uart.init(config).ok()?;
-        Some(Self { uart, is_stuck: false })
+        Some(Self { uart, watchdog })
     }
 
-    /// Sends all of it, or as much as the line takes.
+    /// Sends all of it. A line sends whether anybody listens or not; where one is emulated and its reader is slow, that is waited for.
     pub(super) fn send(&mut self, mut bytes: &[u8]) {
-        let mut patience = PATIENCE;
-        while !bytes.is_empty() && !self.is_stuck {
+        while !bytes.is_empty() {
             let sent = self.uart.send_bytes(bytes);
             bytes = bytes.get(sent..).unwrap_or(&[]);
             if sent > 0 {
-                patience = PATIENCE;
+                self.watchdog.feed();
             } else {
                 core::hint::spin_loop();
-                patience -= 1;
-                self.is_stuck = patience == 0;
             }
         }
     }
@@ -52,9 +54,8 @@ impl Line {
 
     /// Waits until all is on the wire: what is in the device is lost when the machine is switched off.
     pub(super) fn flush(&mut self) {
-        let mut patience = PATIENCE;
-        while patience > 0 && !self.uart.lsr().contains(uart_16550::spec::registers::LSR::TRANSMITTER_EMPTY) {
-            patience -= 1;
+        while !self.uart.lsr().contains(LSR::TRANSMITTER_EMPTY) {
+            core::hint::spin_loop();
         }
     }
 }
@@ -78,7 +79,7 @@ impl Console {
 
     /// The console of these options; nothing if no UART answers.
     pub(super) fn open(options: &Options) -> Self {
-        let line = options.console.and_then(Line::open);
+        let line = options.console.and_then(|serial| Line::open(serial, Watchdog::new(options.watchdog_s)));
         Self { line, terminal: options.is_terminal.then(Terminal::new), ..Self::none() }
     }
 

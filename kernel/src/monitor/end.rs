@@ -8,7 +8,7 @@ use mote_abi::{
     record::kind,
 };
 use mote_kernel_logic::boot::{
-    acpi::Power,
+    acpi::{Power, Tables},
     options::{Exit, MAX_DELAY_S},
 };
 use zerocopy::IntoBytes;
@@ -120,7 +120,7 @@ impl Monitor {
     /// How the machine is switched off and reset. Only now, as most runs never ask.
     fn power(&self) -> Option<Power> {
         machine::leave();
-        Power::read(Low, self.acpi.as_ref()?)
+        Power::read(Low, &self.acpi.or_else(|| Tables::search(Low))?)
     }
 
     /// Lets seconds pass, in which the watchdog does not bite.

@@ -7,6 +7,7 @@ use mote_abi::{
     layout::{CHUNK_BYTES, CONFIG, IMAGE, MODULE, MONITOR, PAGE_BYTES, RAMDISK},
 };
 use mote_kernel_logic::boot::{
+    acpi::Tables,
     artifact,
     bundle::{Bundle, BundleError, is_archive},
     loader::{BootModule, Loaded, Physical},
@@ -18,6 +19,7 @@ use super::{
     channel::RecordChannel,
     console::Console,
     memory::{LOW_END, Low, Memory, View, copy_low},
+    watchdog::Watchdog,
 };
 
 /// The memory that programs, and the kernel, cannot do without.
@@ -60,6 +62,8 @@ pub(super) enum LoadError {
     Bundle(BundleError),
     TooLong,
     Fragmented,
+    Overlap { bytes: u64, total_bytes: u64 },
+    TwoBundles,
     OverLimit { what: &'static str, bytes: u64, most_bytes: u64 },
     TooLarge { module_bytes: u64, ramdisk_bytes: u64, total_bytes: u64, left_bytes: u64 },
 }
@@ -83,6 +87,16 @@ impl fmt::Display for LoadError {
             Self::OverLimit { what, bytes, most_bytes } => {
                 write!(f, "the {what} has {} KiB; it can have at most {}", bytes >> 10, most_bytes >> 10)
             }
+            Self::Overlap { bytes, total_bytes } => write!(
+                f,
+                "the loader put a boot module of {} KiB where the kernel has to be, from {} to {} KiB: of {} KiB of memory there may be no \
+                 other place for it",
+                bytes >> 10,
+                IMAGE.start >> 10,
+                MONITOR.end >> 10,
+                total_bytes >> 10,
+            ),
+            Self::TwoBundles => f.write_str("there is more than one bundle"),
             Self::Fragmented => f.write_str("the memory map has more parts than can be used"),
             Self::TooLarge { module_bytes, ramdisk_bytes, total_bytes, left_bytes } => write!(
                 f,
@@ -105,7 +119,10 @@ pub(super) fn read(monitor: &mut Monitor, magic: u64, info: u64) -> Loaded<'stat
     let (options, result) = Options::parse(texts(&loaded));
     monitor.options = options;
     monitor.console = Console::open(&options);
-    monitor.record = RecordChannel::open(options.record);
+    monitor.record = RecordChannel::open(&options);
+    monitor.watchdog = Watchdog::new(options.watchdog_s);
+    monitor.watchdog.feed();
+    monitor.acpi = loaded.rsdp.and_then(|root| Tables::at(Low, root));
     monitor.check(result);
     loaded
 }
@@ -150,13 +167,16 @@ fn contents(module: &BootModule<'_>) -> Result<&'static [u8], LoadError> {
 /// Finds module and ramdisk, writes the strings into the configuration, and puts everything where it can be mapped.
 pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>) -> Result<Files, LoadError> {
     let (mut module, mut ramdisk): (Option<Range<u64>>, Option<Range<u64>>) = (None, None);
+    let mut has_bundle = false;
     for boot_module in loaded.modules() {
         let bytes = contents(boot_module)?;
         let whole = boot_module.start..boot_module.start + boot_module.bytes;
         match kind(boot_module, bytes) {
             Some(Kind::Module) => module = Some(whole),
             Some(Kind::Ramdisk) => ramdisk = Some(whole),
+            Some(Kind::Bundle) if has_bundle => return Err(LoadError::TwoBundles),
             Some(Kind::Bundle) => {
+                has_bundle = true;
                 let bundle = Bundle::read(bytes).map_err(LoadError::Bundle)?;
                 let member = |part: Range<usize>| whole.start + part.start as u64..whole.start + part.end as u64;
                 module = bundle.module.map(member).or(module);
@@ -208,13 +228,12 @@ fn make_room(loaded: &Loaded<'static>, files: [Range<u64>; 2]) -> Result<(Memory
     let [module_bytes, ramdisk_bytes] = files.clone().map(|file| file.end - file.start);
     let too_large = |total_bytes, left_bytes| LoadError::TooLarge { module_bytes, ramdisk_bytes, total_bytes, left_bytes };
     // A loader that does not look where the kernel is has overwritten one by the other.
-    let is_reserved = |module: &BootModule<'_>| module.start < MONITOR.end && IMAGE.start < module.start + module.bytes;
-    if loaded.modules().iter().any(is_reserved) {
-        return Err(too_large(memory.total_bytes, 0));
+    let is_reserved = |module: &&BootModule<'_>| module.start < MONITOR.end && IMAGE.start < module.start + module.bytes;
+    if let Some(BootModule { bytes, .. }) = loaded.modules().iter().find(is_reserved) {
+        return Err(LoadError::Overlap { bytes: *bytes, total_bytes: memory.total_bytes });
     }
     let mut places = [0; 2];
     for (place, file) in places.iter_mut().zip(&files) {
-        // What follows in the last page would be seen by the kernel, unless it is another member's padding.
         *place = file.start;
         let bytes = file.end - file.start;
         // What is large has to be mapped by large pages: there is no room for that many tables.
@@ -227,17 +246,9 @@ fn make_room(loaded: &Loaded<'static>, files: [Range<u64>; 2]) -> Result<(Memory
             unsafe { copy_low(*place, contents) };
         }
     }
-    // Boot modules of which nothing is used where it is, are free now.
-    for module in loaded.modules() {
-        let whole = module.start..module.start + module.bytes;
-        if !places.iter().any(|place| whole.contains(place)) {
-            free.add(whole).map_err(fragmented)?;
-            free.remove(IMAGE.start..MONITOR.end).map_err(fragmented)?;
-        }
-    }
     let left_bytes = free.chunks() * CHUNK_BYTES;
     if left_bytes < MIN_POOL_BYTES {
-        return Err(too_large(memory.total_bytes, free.bytes()));
+        return Err(too_large(memory.total_bytes, left_bytes));
     }
     Ok((memory, places))
 }
@@ -260,6 +271,7 @@ fn write_strings(texts: Texts<'_>) -> Result<(Strings, u64), LoadError> {
     let environment = writer.all(values(texts, "env"))?;
     let entry = writer.all(entry.into_iter())?;
     let entry_arguments = writer.all(of_program(is_invoked))?;
+    writer.fill_page();
     Ok((Strings { arguments, environment, entry, entry_arguments }, u64::from(writer.at)))
 }
 
@@ -269,6 +281,13 @@ struct Writer {
 }
 
 impl Writer {
+    /// Zeros to the end of the page, all of which the kernel sees.
+    fn fill_page(&self) {
+        let end = CONFIG.start + u64::from(self.at);
+        (end..end.next_multiple_of(8)).for_each(|at| View::store(at, 0u8));
+        View::clear(end.next_multiple_of(8), end.next_multiple_of(PAGE_BYTES) - end.next_multiple_of(8));
+    }
+
     fn all(&mut self, strings: impl Iterator<Item = impl Iterator<Item = u8>>) -> Result<Span, LoadError> {
         let offset = self.at;
         let mut count = 0;

@@ -8,8 +8,8 @@ use mote_abi::{
     boot::{BOOT_MAGIC, BootInfo, flags, status_offset, stream_kind},
     hypercall::CopyModuleArgs,
     layout::{
-        ANNOUNCED, BASE, BOOT_INFO, CHUNK_BYTES, GDT, HOST_STATUS, IDT, KERNEL_DATA, LINEAR, MAILBOX, MODULE, MONITOR_STACK,
-        MONITOR_STATE, MONITOR_TABLES, PAGE_BYTES, RING_HEAD, STUBS, TSS, is_demand,
+        ANNOUNCED, BASE, BOOT_INFO, CHUNK_BYTES, GDT, HOST_STATUS, IDT, KERNEL_DATA, LINEAR, MAILBOX, MAILBOX_DATA, MODULE,
+        MONITOR_STACK, MONITOR_STATE, MONITOR_TABLES, PAGE_BYTES, RING_HEAD, STUBS, TSS, is_demand,
     },
 };
 use mote_machine::{
@@ -176,7 +176,7 @@ impl Machine {
         restore_data();
         for (start, bytes) in [
             (HOST_STATUS.start, PAGE_BYTES),
-            (MAILBOX.start, PAGE_BYTES),
+            (MAILBOX.start, MAILBOX_DATA.start + PAGE_BYTES - MAILBOX.start),
             (RING_HEAD.start, PAGE_BYTES),
             (ANNOUNCED.start, ANNOUNCED.bytes()),
         ] {
@@ -196,7 +196,13 @@ impl Machine {
         } else {
             match committed(address) {
                 Some(pages) => pages.start.max(whole)..pages.end.min(whole + CHUNK_BYTES),
-                None => return Demand::None,
+                None => {
+                    return match self.space.map_fixed(&View, address) {
+                        Ok(true) => Demand::Mapped,
+                        Ok(false) => Demand::None,
+                        Err(_) => Demand::Exhausted,
+                    };
+                }
             }
         };
         // Of a chunk of which a part is mapped, another part is wanted.
@@ -281,7 +287,8 @@ fn restore_data() {
     let bytes = (filled - KERNEL_DATA.start).min(INITIAL_DATA_BYTES);
     // SAFETY: `keep_initial_data` filled the one, and the other is nobody's, as above; the monitor's first tables have both.
     unsafe { copy_words(KERNEL_DATA.start, INITIAL_DATA, bytes.div_ceil(8)) };
-    View::clear(filled.next_multiple_of(8), end.next_multiple_of(8) - filled.next_multiple_of(8));
+    let zeros = filled.next_multiple_of(8);
+    View::clear(zeros, end.next_multiple_of(PAGE_BYTES) - zeros);
 }
 
 fn boot_info(monitor: &Monitor, random_seed: [u8; 32], free_chunks: u64) -> BootInfo {

@@ -62,8 +62,6 @@ extern "C" fn start(magic: u64, info: u64, entered: u64) -> ! {
     machine::load_descriptors();
     let loaded = load::read(monitor, magic, info);
     monitor.check(cpu::check());
-    // Before files are moved, perhaps to where the loader left something.
-    monitor.acpi = loaded.rsdp.and_then(|root| Tables::at(Low, root));
     let files = load::place(monitor, &loaded);
     monitor.files = monitor.check(files);
     machine::keep_initial_data();
@@ -72,7 +70,6 @@ extern "C" fn start(magic: u64, info: u64, entered: u64) -> ! {
     let timer = Timer::calibrate(monitor.acpi.and_then(|tables| tables.hpet(Low)));
     monitor.timer = monitor.check(timer);
     monitor.phases.clock = clock::timestamp();
-    monitor.watchdog.start(monitor.options.watchdog_s);
     monitor.run()
 }
 
@@ -89,7 +86,7 @@ impl Monitor {
                 options,
                 console: Console::none(),
                 record: RecordChannel::None,
-                watchdog: Watchdog::none(),
+                watchdog: Watchdog::new(None),
                 acpi: None,
                 timer: Timer::unknown(),
                 phases: Phases::default(),
@@ -118,7 +115,7 @@ impl Monitor {
     fn run(&mut self) -> ! {
         let seed = random::seed(&self.options);
         let seed = self.check(seed);
-        if seed.is_weak {
+        if seed.is_weak && (self.console.is_terminal() || !self.record.is_open()) {
             self.console.line(format_args!("warning: random numbers are weak, as random=weak allows on this processor"));
         }
         let machine = Machine::build(self, seed.bytes);

@@ -1,12 +1,14 @@
 //! Switching the machine off, resetting it, stopping it. None of these comes back.
 
-use mote_kernel_logic::boot::acpi::Power;
+use core::ptr;
+
+use mote_kernel_logic::boot::acpi::{Power, Register};
 use x86_64::{
     instructions::{hlt, interrupts, port::Port, tables::lidt},
     structures::DescriptorTablePointer,
 };
 
-use super::clock::Timer;
+use super::{clock::Timer, memory::LOW_END};
 
 /// Enter the state of sleep whose type is set; power management is on (ACPI 6.5, section 4.8.3.2.1).
 const SLEEP_ENABLE: u16 = 1 << 13;
@@ -23,6 +25,15 @@ pub(super) fn debug_exit(status: u32) {
 /// Soft-off by ACPI. Comes back if the machine does not do it.
 pub(super) fn off(power: Option<&Power>, timer: &Timer) {
     let Some(power) = power else { return };
+    match power.sleep {
+        // SAFETY: firmware says that this switches the machine off; memory below 4 GiB is mapped, and nothing else lies there.
+        Some((Register::Port(port), value)) => unsafe { Port::<u8>::new(port).write(value) },
+        // SAFETY: as above.
+        Some((Register::Memory(address), value)) if address < LOW_END => unsafe {
+            ptr::write_volatile(address as *mut u8, value)
+        },
+        _ => {}
+    }
     for (port, kind) in power.control.iter().filter(|(port, _)| *port != 0) {
         let mut control = Port::<u16>::new(*port);
         // SAFETY: firmware says that these ports switch the machine off, and how.

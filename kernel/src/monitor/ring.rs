@@ -28,8 +28,9 @@ pub(super) fn drain(monitor: &mut Monitor) -> Result<(), Corrupted> {
             Stream::Stdout | Stream::Stderr => payload.iter().for_each(|piece| monitor.console.write(piece)),
             Stream::Log(level) => {
                 let level = LEVELS.get(usize::from(level)).unwrap_or(&"");
-                let [first, second] = payload.map(|piece| str::from_utf8(piece).unwrap_or("?"));
-                monitor.console.line(format_args!("{level} {first}{second}"));
+                for piece in [b"mote: ", level.as_bytes(), b" "].into_iter().chain(payload).chain([&b"\n"[..]]) {
+                    monitor.console.write(piece);
+                }
             }
             // There are no files.
             Stream::Write | Stream::Close => return Err(Corrupted("a handle that was never given")),

@@ -9,7 +9,7 @@ use mote_abi::{
         files::{Interest, MAX_INTERESTS, STDIN, interest, ready},
         status,
     },
-    layout::{BOOT_INFO, MAILBOX_DATA},
+    layout::{BOOT_INFO, MAILBOX_DATA, PAGE_BYTES},
     mailbox::{DATA_BYTES, REQUEST, RESPONSE, Request, Response},
 };
 
@@ -67,7 +67,8 @@ fn bad(monitor: &mut Monitor, what: &str) -> ! {
 
 /// Waits for input, and hands over what is there.
 fn read_input(monitor: &mut Monitor, max_bytes: usize) -> Response {
-    const PIECE_BYTES: usize = 4096;
+    // What the monitor writes is on the page that is always there: another one would be made zero when it is touched.
+    const PIECE_BYTES: usize = PAGE_BYTES as usize;
     while look(monitor) == Input::Nothing {
         monitor.watchdog.feed();
         core::hint::spin_loop();

@@ -12,6 +12,7 @@ const START: u16 = 0x443;
 const NO_TIME: u32 = 15;
 
 /// A watchdog, or none.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Watchdog {
     None,
     Ib700 {
@@ -21,15 +22,11 @@ pub(super) enum Watchdog {
 }
 
 impl Watchdog {
-    pub(super) const fn none() -> Self {
-        Self::None
-    }
-
-    /// Starts one that waits for so many seconds, rounded up.
-    pub(super) fn start(&mut self, seconds: Option<u32>) {
-        if let Some(seconds) = seconds {
-            *self = Self::Ib700 { value: NO_TIME.saturating_sub(seconds.div_ceil(2)) as u8 };
-            self.feed();
+    /// One that waits for so many seconds, rounded up, from when it is first fed.
+    pub(super) const fn new(seconds: Option<u32>) -> Self {
+        match seconds {
+            Some(seconds) => Self::Ib700 { value: NO_TIME.saturating_sub(seconds.div_ceil(2)) as u8 },
+            None => Self::None,
         }
     }
 

@@ -21,6 +21,17 @@ pub struct Power {
     pub enable: Option<(u16, u8)>,
     /// Where what is written resets the machine.
     pub reset: Option<(u16, u8)>,
+    /// The register and value that switch a machine off whose hardware is reduced: one that has no control registers.
+    pub sleep: Option<(Register, u8)>,
+}
+
+/// Where a register is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Register {
+    /// A port.
+    Port(u16),
+    /// A byte of memory.
+    Memory(u64),
 }
 
 /// The lists of tables.
@@ -79,11 +90,14 @@ impl Power {
         let port = |offset| word(fadt, offset).and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
         let control = sleep.map_or([(0, 0); 2], |[a, b]| [(port(64), a), (port(68), b)]);
         let enable = Some((port(48), *fadt.get(52)?)).filter(|(port, value)| *port != 0 && *value != 0);
-        let supports_reset = word(fadt, 112)? >> 10 & 1 == 1;
+        let (supports_reset, is_reduced) = (word(fadt, 112)? >> 10 & 1 == 1, word(fadt, 112)? >> 20 & 1 == 1);
+        // The type of sleep in three bits, and one that enters it (section 4.8.3.7).
+        let sleep_value = sleep.map(|[kind, _]| (kind >> 10 << 2) as u8 | 1 << 5);
+        let sleep = register(fadt, 244).zip(sleep_value).filter(|_| is_reduced);
         // In the space of I/O ports, a byte wide.
         let reset = (fadt.get(116..119) == Some(&[1, 8, 0])).then(|| long(fadt, 120)).flatten();
         let reset = reset.filter(|_| supports_reset).and_then(|port| Some((u16::try_from(port).ok()?, *fadt.get(128)?)));
-        Some(Self { control, enable, reset })
+        Some(Self { control, enable, reset, sleep })
     }
 }
 
@@ -95,6 +109,16 @@ fn is_root(bytes: &[u8]) -> bool {
 fn table<'a>(physical: impl Physical<'a>, address: u64) -> Option<&'a [u8]> {
     let bytes = u64::from(word(physical.bytes(address, HEADER_BYTES as u64)?, 4)?);
     (HEADER_BYTES as u64..=MAX_TABLE_BYTES).contains(&bytes).then(|| physical.bytes(address, bytes))?
+}
+
+/// A generic address (section 5.2.3.2) of a byte.
+fn register(table: &[u8], offset: usize) -> Option<Register> {
+    let address = long(table, offset + 4).filter(|address| *address != 0)?;
+    match *table.get(offset)? {
+        0 => Some(Register::Memory(address)),
+        1 => u16::try_from(address).ok().map(Register::Port),
+        _ => None,
+    }
 }
 
 /// What `_S5_` says, in place: `Name (_S5_, Package () { a, b, ... })`. To find it there is no need to interpret all of AML.
@@ -111,7 +135,8 @@ fn soft_off(dsdt: &[u8]) -> Option<[u16; 2]> {
         0x0a => elements.next().map(|value| u16::from(*value)),
         _ => None,
     };
-    Some([element()?, element()?].map(|kind| (kind & 7) << 10))
+    // Where hardware is reduced there may be one element alone.
+    Some([element()?, element().unwrap_or(0)].map(|kind| (kind & 7) << 10))
 }
 
 fn word(bytes: &[u8], offset: usize) -> Option<u32> {
@@ -167,12 +192,27 @@ mod tests {
 
     #[test]
     fn tables_are_read() {
-        let wanted = Power { control: [(0x604, 5 << 10), (0, 1 << 10)], enable: Some((0xb2, 0xf1)), reset: Some((0xcf9, 6)) };
+        let wanted =
+            Power { control: [(0x604, 5 << 10), (0, 1 << 10)], enable: Some((0xb2, 0xf1)), reset: Some((0xcf9, 6)), sleep: None };
         let memory = tables();
         let tables = Tables::at(Memory(&memory), 0).unwrap();
         assert_eq!(Power::read(Memory(&memory), &tables), Some(wanted));
         assert_eq!(tables.hpet(Memory(&memory)), None);
         assert_eq!(Tables::at(Memory(&memory), 1), None);
+    }
+
+    #[test]
+    fn reduced_hardware_has_a_register_for_sleep() {
+        let mut memory = tables();
+        let mut put = |at: usize, bytes: &[u8]| memory[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0x204, &276u32.to_le_bytes());
+        put(0x200 + 112, &(1u32 << 10 | 1 << 20).to_le_bytes());
+        put(0x200 + 244, &[1, 8, 0, 1]);
+        put(0x200 + 248, &0x600u64.to_le_bytes());
+        let read = |memory: &[u8]| Power::read(Memory(memory), &Tables::at(Memory(memory), 0)?)?.sleep;
+        assert_eq!(read(&memory), Some((Register::Port(0x600), 5 << 2 | 1 << 5)));
+        memory[0x200 + 244] = 0;
+        assert_eq!(read(&memory), Some((Register::Memory(0x600), 5 << 2 | 1 << 5)));
     }
 
     #[test]

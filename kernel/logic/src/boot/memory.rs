@@ -78,6 +78,7 @@ impl FreeMemory {
                 (false, false) => self.delete(index),
                 (true, false) => self.set(index, before),
                 (false, true) => self.set(index, after),
+                (true, true) if self.count == MAX_PARTS => return Err(TooManyParts),
                 (true, true) => {
                     self.set(index, before);
                     self.insert(index + 1, after)?;

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
+    os::fd::AsFd,
     process::ExitStatus,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
@@ -86,6 +87,8 @@ impl<I: Read + Send + 'static, O: Write + Send + 'static> Watch<I, O> {
         })?;
         let complaints = thread::Builder::new().spawn(move || read_complaints(complaints)).context("cannot start a thread")?;
 
+        // A QEMU whose input is a pipe without a writer drops output while it waits for a slow reader.
+        let _open_to_the_end = console_input.as_fd().try_clone_to_owned().context("cannot duplicate a pipe")?;
         let mut input = Some((self.input, console_input, records));
         let mut state = State::default();
         while let Some(event) = state.next(&events, deadline) {
