@@ -146,7 +146,7 @@ pub const POOL_FAR: Region = Region { start: 0x1_0000_0000, end: 1 << 36 };
 pub const MONITOR: Region = Region::new(POOL_NEAR.start, 1 << 20);
 /// Page tables for the way into long mode: root, pointers, four directories.
 pub const MONITOR_TABLES: Region = Region::new(MONITOR.start, 6 * PAGE_BYTES);
-/// Its stack; the page below stays unmapped.
+/// Its stack; the page below is not mapped once the kernel runs.
 pub const MONITOR_STACK: Region = Region::new(MONITOR_TABLES.end + PAGE_BYTES, 64 * 1024);
 /// All that it knows.
 pub const MONITOR_STATE: Region = Region { start: MONITOR_STACK.end, end: MONITOR.end };

@@ -21,10 +21,10 @@ fn end(kind: u32, message: &[u8]) -> ! {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    // The standard handler of a failed allocation panics; the allocator remembers what it refused.
     if monitor::is_running() {
         monitor::panic(format_args!("{info}"));
     }
+    // The standard handler of a failed allocation panics; the allocator remembers what it refused.
     let text = Line::<1024>::new(format_args!("{}", info.message()));
     if text.as_bytes().starts_with(b"memory allocation of ") && memory::was_exhausted() {
         end(exit_kind::OUT_OF_MEMORY, text.as_bytes())

@@ -2,8 +2,8 @@
 //!
 //! It runs in ring 3 of a machine that somebody else set up, and owns nothing the processor trusts. This file is the
 //! whole start-up. From here: `engine` loads and calls the module, `wasi` answers its calls, `hypercall` asks the host
-//! for what the kernel cannot do itself, `memory` is the heap. The one who answers where there is no VMM is `monitor`, in ring 0 of the
-//! same image; the rest of the kernel knows nothing of it.
+//! for what the kernel cannot do itself, `memory` is the heap. The one who answers where there is no VMM is `monitor`, in
+//! ring 0 of the same image; the rest of the kernel knows nothing of it.
 
 #![no_std]
 #![no_main]

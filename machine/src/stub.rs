@@ -1,10 +1,9 @@
-//! The exception stubs: the only code that runs in ring 0.
+//! The exception stubs: under a VMM the only code that runs in ring 0.
 //!
-//! Each of the 32 exceptions has an entry that makes the frame uniform and jumps to a common tail. Where there is no VMM that is
-//! code of the monitor. Where there is one, the tail stores CR2
-//! to the fault doorbell, where the host decides: it mapped what was missing, and the tail returns to the faulting
-//! instruction; or it ends the VM with a report. The stubs touch only their own stack and need nothing of ring 3 to be
-//! intact, so a smashed stack pointer is reported as well as anything else.
+//! Each of the 32 exceptions has an entry that makes the frame uniform and jumps to a common tail. Where there is no VMM that leads
+//! to the monitor. Where there is one, the tail stores CR2 to the fault doorbell, where the host decides: it mapped what was
+//! missing, and the tail returns to the faulting instruction; or it ends the VM with a report. The stubs touch only their own
+//! stack and need nothing of ring 3 to be intact, so a smashed stack pointer is reported as well as anything else.
 
 use mote_abi::layout::{FAULT_DOORBELL, RING0_STACK};
 
