@@ -108,7 +108,11 @@ impl Console {
         let Some(line) = &mut self.line else { return Input::Ended };
         if let Some(terminal) = &mut self.terminal {
             while !terminal.is_ready() {
-                let Some(byte) = line.receive() else { return Input::Nothing };
+                let Some(byte) = line.receive() else {
+                    // Where a machine types, it can say that it has done.
+                    return if self.total.is_some_and(|total| self.received >= total) { Input::Ended } else { Input::Nothing };
+                };
+                self.received += 1;
                 terminal.type_byte(byte, |text| line.send(text));
             }
             return Input::Ready;

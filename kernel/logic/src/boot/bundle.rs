@@ -58,11 +58,14 @@ impl Bundle {
             let name = header.get(NAME).unwrap_or(&[]);
             let name = name.split(|byte| *byte == 0).next().unwrap_or(&[]);
             let is_file = matches!(header.get(TYPE), Some(b'0' | 0));
+            let is_directory = header.get(TYPE) == Some(&b'5');
             let place = match name.strip_prefix(b"./").unwrap_or(name) {
                 b"module" if is_file => &mut bundle.module,
                 b"ramdisk" if is_file => &mut bundle.ramdisk,
                 b"cmdline" if is_file => &mut bundle.command_line,
                 b"pad" if is_file => &mut None,
+                // `tar -cf bundle.tar .` has one.
+                _ if is_directory => &mut None,
                 _ => return Err(error("has a member that is not `module`, `ramdisk`, `cmdline` or `pad`")),
             };
             if place.replace(contents.clone()).is_some() {
@@ -107,6 +110,17 @@ mod tests {
         assert_eq!(&archive[bundle.module.unwrap()], b"\0asm");
         assert_eq!(&archive[bundle.ramdisk.unwrap()], b"tar");
         assert_eq!(Bundle::read(&[]), Ok(Bundle::default()));
+    }
+
+    #[test]
+    fn directories_mean_nothing() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_cksum();
+        builder.append_data(&mut header, "./", &[][..]).unwrap();
+        assert_eq!(Bundle::read(&builder.into_inner().unwrap()), Ok(Bundle::default()));
     }
 
     #[test]
