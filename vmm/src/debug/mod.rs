@@ -92,7 +92,7 @@ impl Debuggee {
         let begin = || -> Result<_, Ending> {
             // Before the thread is confined.
             let connection = Connection::new(connection, &self.vm.machine.control).map_err(no_connection)?;
-            let role = Role { debugger: true, ..self.vm.role() };
+            let role = Role { debugger: true, watchpoints: self.has_watchpoints, ..self.vm.role() };
             Ok((connection, self.vm.begin(Instant::now(), role)?))
         };
         match begin() {
