@@ -58,6 +58,18 @@ impl Client {
         }
     }
 
+    /// Sends the same again and again, and takes whatever is answered, until the other end goes.
+    pub(super) fn flood(&self, bytes: &'static [u8]) -> [thread::JoinHandle<()>; 2] {
+        let [mut to, mut from] = [(); 2].map(|()| self.0.try_clone().unwrap());
+        let many = bytes.repeat(4096);
+        let sender = thread::spawn(move || while to.write_all(&many).is_ok() {});
+        let taker = thread::spawn(move || {
+            let mut taken = vec![0; 1 << 20];
+            while from.read(&mut taken).is_ok_and(|bytes| bytes > 0) {}
+        });
+        [sender, taker]
+    }
+
     /// Takes a packet, and says that it came.
     #[track_caller]
     pub(super) fn answer(&mut self) -> String {

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::client::{Session, Waiting};
 use crate::support::{
-    command::{finish, kill, mote, payload, run, run_payload},
+    command::{finish, kill, module_file, mote, payload, run, run_payload},
     kvm,
 };
 
@@ -31,6 +31,30 @@ fn statuses_and_messages_are_those_of_a_run() {
         session.expect("vCont;c", status);
         let (debugged, run) = (session.finish(), run_payload(options, payload, &[]));
         assert_eq!((debugged.status, &debugged.stdout, &debugged.stderr), (run.status, &run.stdout, &run.stderr), "{payload}");
+    }
+}
+
+/// Also those that mean something else when they are `mote`'s own.
+#[test]
+fn a_programs_own_status_is_told_as_it_is() {
+    for status in [0, 1, 127, 137, 255] {
+        let module = module_file(format!(
+            r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)
+                (func (export "_start") (call $exit (i32.const {status}))))"#
+        ));
+        let module = module.path().to_str().unwrap();
+        let Some(mut session) = Session::start(&[], module) else { return };
+        session.expect("vCont;c", &format!("W{status:02x}"));
+        session.finish().expect(status);
+        run_payload(&[], module, &[]).expect(status);
+    }
+}
+
+#[test]
+fn help_says_what_ends_a_run() {
+    let help = run(["gdb", "--help"]).expect(0);
+    for expected in ["137  interrupted by SIGINT, SIGTERM or SIGHUP; or the debugger killed the guest, or was lost", "SIGSYS"] {
+        assert!(help.text().contains(expected), "{help:?}");
     }
 }
 
@@ -129,6 +153,7 @@ fn one_debugger_connects_by_tcp() {
 fn what_is_no_place_is_refused() {
     let module = payload("exit.wat").display().to_string();
     run(["gdb", "--listen", "nowhere", &module]).expect(2);
+    run(["gdb", "--listen", "/tmp/a:b", &module]).expect(2);
     run(["gdb", "--verify", &module].as_slice()).complains(2, "--verify is for snapshots");
     if kvm::usable() {
         run(["gdb", "--listen", "/nowhere/at/all", &module]).complains(125, "cannot listen at /nowhere/at/all");

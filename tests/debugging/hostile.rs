@@ -86,6 +86,33 @@ fn a_reader_of_all_memory_that_takes_nothing_is_ended_by_a_signal() {
     session.finish().complains(137, "stopped: interrupted by a signal");
 }
 
+/// There is always something to be read, and somebody who reads: nothing waits.
+#[test]
+fn a_debugger_that_never_stops_talking_is_ended_by_a_signal() {
+    for (running, flood) in [(false, &b"+"[..]), (false, b"$g#67"), (false, b"$m10000000000,1f0000#01"), (true, b"+")] {
+        let Some(mut session) = Session::start(&[], "spin.wat") else { return };
+        session.step();
+        if running {
+            session.tell("vCont;c");
+        }
+        let threads = session.flood(flood);
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        crate::support::command::kill(session.process(), rustix::process::Signal::TERM);
+        session.finish().complains(137, "stopped: interrupted by a signal");
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// The clock stands still only while the guest does.
+#[test]
+fn a_debugger_that_talks_to_a_running_guest_does_not_stop_the_clock() {
+    let Some(mut session) = Session::start(&["--timeout", "500ms"], "spin.wat") else { return };
+    session.tell("vCont;c");
+    let threads = session.flood(b"+");
+    session.finish().complains(124, "");
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
 /// A guest that runs takes no packets but an interrupt; what comes is looked at, and it goes on.
 #[test]
 fn packets_while_the_guest_runs_do_no_harm() {

@@ -1,16 +1,16 @@
 //! GDB itself, in batch mode. Skipped where it is missing, or a failure where `MOTE_REQUIRE_GDB` is set.
 
 use std::{
-    io::Write,
-    process::{Command, Stdio},
+    io::{Read, Write},
+    process::{Child, Command, Stdio},
     thread,
-    time::Duration,
 };
 
 use mote_abi::layout::{IMAGE, STACK};
+use rustix::process::Signal;
 
 use super::client::Waiting;
-use crate::support::command::{Outcome, finish};
+use crate::support::command::{Outcome, finish, kill};
 
 const REQUIRE: &str = "MOTE_REQUIRE_GDB";
 
@@ -27,22 +27,27 @@ fn is_here() -> bool {
 /// What GDB says to these commands, and how `mote` ended.
 #[track_caller]
 fn debug(options: &[&str], payload: &str, commands: &[&str]) -> Option<(String, Outcome)> {
-    debug_and(options, payload, commands, |_gdb| {})
+    debug_and(options, payload, commands, |_gdb, _mote| {})
 }
 
 #[track_caller]
-fn debug_and(options: &[&str], payload: &str, commands: &[&str], meanwhile: impl FnOnce(u32)) -> Option<(String, Outcome)> {
+fn debug_and(
+    options: &[&str],
+    payload: &str,
+    commands: &[&str],
+    meanwhile: impl FnOnce(&Child, &mut Child),
+) -> Option<(String, Outcome)> {
     if !is_here() {
         return None;
     }
-    let waiting = Waiting::start(options, payload)?;
+    let mut waiting = Waiting::start(options, payload)?;
     let mut gdb = Command::new("gdb");
     gdb.args(["--batch", "-nx", "-ex", "set confirm off"]).arg("-ex").arg(format!("target remote {}", waiting.socket.display()));
     for command in commands {
         gdb.args(["-ex", command]);
     }
     let gdb = gdb.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    meanwhile(gdb.id());
+    meanwhile(&gdb, &mut waiting.process);
     let said = finish(gdb);
     Some((said.text().to_owned() + &said.stderr, finish(waiting.process)))
 }
@@ -92,12 +97,13 @@ fn statuses() {
 
 #[test]
 fn interrupt_and_kill() {
-    let interrupt = |gdb: u32| {
-        thread::sleep(Duration::from_secs(2));
-        let gdb = rustix::process::Pid::from_raw(gdb.cast_signed()).unwrap();
-        rustix::process::kill_process(gdb, rustix::process::Signal::INT).unwrap();
+    let interrupt = |gdb: &Child, mote: &mut Child| {
+        // What it prints shows that the guest goes on, and that GDB waits for it.
+        mote.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        kill(gdb, Signal::INT);
     };
-    let Some((said, mote)) = debug_and(&[], "spin.wat", &["continue", "info registers rip", "kill"], interrupt) else { return };
+    let commands = ["continue", "info registers rip", "kill"];
+    let Some((said, mote)) = debug_and(&[], "print-then-spin.wat", &commands, interrupt) else { return };
     assert!(said.contains("SIGINT") && said.contains("rip "), "{said}");
     assert!(mote.expect(137).stderr.contains("killed by the debugger"));
 }

@@ -1,12 +1,13 @@
 //! `mote gdb`.
 
 use std::{
+    borrow::Cow,
     fs,
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Write},
     net::{SocketAddr, TcpListener},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::net::UnixListener,
+        unix::{ffi::OsStrExt, net::UnixListener},
     },
     path::{Path, PathBuf},
 };
@@ -17,7 +18,7 @@ use mote_vmm::{DebugReport, Debuggee, Departure, Report, Snapshot};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::{
-    EXIT_STATUS,
+    CONFINED, EXIT_STATUS,
     engine::{self, Loaded},
     failure::{Failure, judge},
     guest::{ignore_file_size_signal, nothing_to_verify, shown},
@@ -26,7 +27,7 @@ use super::{
 };
 
 #[derive(Args)]
-#[command(after_help = EXIT_STATUS, override_usage = "mote gdb [OPTIONS] MODULE [ARGS...]")]
+#[command(after_help = format!("{EXIT_STATUS}; {OF_DEBUGGER}{CONFINED}"), override_usage = "mote gdb [OPTIONS] MODULE [ARGS...]")]
 pub(crate) struct GdbArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
@@ -35,6 +36,9 @@ pub(crate) struct GdbArgs {
     #[arg(long, value_name = "ADDR:PORT|PATH", default_value = "127.0.0.1:1234", value_parser = place)]
     listen: Place,
 }
+
+/// What 137 is, too: the row of the table that comes last.
+const OF_DEBUGGER: &str = "or the debugger killed the guest, or was lost";
 
 /// Where to listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +49,11 @@ enum Place {
 
 fn place(text: &str) -> Result<Place, String> {
     if text.contains('/') {
-        return Ok(Place::Unix(text.into()));
+        // GDB's `target remote` takes a path as it is, in quotes or not; but it looks for addresses and commands first.
+        let is_misread = text.contains(|c: char| c == ':' || c.is_control()) || text.starts_with('|') || text.trim() != text;
+        let refused =
+            "GDB finds no socket there: give a path without colons, control characters, blanks at its ends, and | before it";
+        return if is_misread { Err(refused.into()) } else { Ok(Place::Unix(text.into())) };
     }
     text.parse().map(Place::Tcp).map_err(|error| format!("{error}; give 127.0.0.1:1234, or a path with a slash in it"))
 }
@@ -94,10 +102,9 @@ fn execute(arguments: RunArgs, place: &Place, path: &Path, timeline: &mut Timeli
 
 /// Tells how to connect.
 fn invite(listener: &Listener, symbols: Option<&Path>, has_watchpoints: bool) -> anyhow::Result<()> {
-    let place = listener.place()?;
-    let symbols = symbols.map(|kernel| format!(" {}", quoted(kernel))).unwrap_or_default();
-    say(format_args!("mote: the guest waits for a debugger: gdb -ex 'target remote {place}'{symbols}\n"));
-    if symbols.is_empty() {
+    // Nobody has to read it.
+    let _written = io::stderr().write_all(&invitation(&listener.place()?, symbols));
+    if symbols.is_none() {
         say(format_args!("mote: the built-in kernel has no symbols; docs/debugging.md says how to get one for --kernel\n"));
     }
     if !has_watchpoints {
@@ -106,9 +113,27 @@ fn invite(listener: &Listener, symbols: Option<&Path>, has_watchpoints: bool) ->
     Ok(())
 }
 
-/// For a shell, and in one line.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", shown(path).replace('\'', "'\\''"))
+/// A line with a command for a shell. File names are bytes.
+fn invitation(place: &str, symbols: Option<&Path>) -> Vec<u8> {
+    let mut line = b"mote: the guest waits for a debugger: gdb -ex ".to_vec();
+    line.extend(quoted(format!("target remote {place}").as_bytes()));
+    if let Some(kernel) = symbols {
+        line.push(b' ');
+        line.extend(quoted(kernel.as_os_str().as_bytes()));
+    }
+    line.push(b'\n');
+    line
+}
+
+/// A word for a shell, without what would do things to a terminal.
+fn quoted(word: &[u8]) -> Vec<u8> {
+    let printable = word.utf8_chunks().flat_map(|chunk| {
+        let valid = chunk.valid().replace(char::is_control, "\u{fffd}");
+        [valid.as_bytes(), chunk.invalid()].concat()
+    });
+    let printable: Vec<u8> = printable.collect();
+    // Only what has a zero in it cannot be quoted.
+    shlex::bytes::try_quote(&printable).map(Cow::into_owned).unwrap_or_default()
 }
 
 /// Where a debugger connects.
@@ -148,7 +173,7 @@ impl Listener {
     fn place(&self) -> anyhow::Result<String> {
         Ok(match self {
             Self::Tcp(listener) => listener.local_addr().context("cannot listen")?.to_string(),
-            Self::Unix(_, path) => shown(path),
+            Self::Unix(_, path) => path.display().to_string(),
         })
     }
 
@@ -205,6 +230,8 @@ impl Drop for Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::{ffi::OsStr, process::Command};
+
     use super::*;
 
     #[test]
@@ -212,5 +239,26 @@ mod tests {
         assert_eq!(place("127.0.0.1:0"), Ok(Place::Tcp(SocketAddr::from(([127, 0, 0, 1], 0)))));
         assert_eq!(place("./gdb"), Ok(Place::Unix("./gdb".into())));
         assert!(place("gdb").is_err() && place("1234").is_err() && place("").is_err());
+        for misread in ["/tmp/a:b", "|/bin/true", "/tmp/a ", " /tmp/a", "/tmp/a\n"] {
+            assert!(place(misread).is_err(), "{misread:?}");
+        }
+    }
+
+    #[test]
+    fn the_command_is_what_a_shell_reads() {
+        let words = |line: &[u8]| {
+            let shell =
+                Command::new("sh").arg("-c").arg(OsStr::from_bytes(&[b"printf '%s\\0' ", line].concat())).output().unwrap();
+            shell.stdout
+        };
+        let prefix = b"mote: the guest waits for a debugger: ";
+        for (place, kernel, expected) in [
+            ("127.0.0.1:1234", &b"target/mote-kernel"[..], &b"gdb\0-ex\0target remote 127.0.0.1:1234\0target/mote-kernel\0"[..]),
+            ("/tmp/k sp/so'ck", b"a'b \xff$x`!\"\\", b"gdb\0-ex\0target remote /tmp/k sp/so'ck\0a'b \xff$x`!\"\\\0"),
+        ] {
+            let line = invitation(place, Some(Path::new(OsStr::from_bytes(kernel))));
+            assert_eq!(words(line.strip_prefix(prefix).unwrap()), expected, "{}", line.escape_ascii());
+        }
+        assert!(!invitation("/", Some("\x1b[m\n\u{9b}".as_ref())).trim_ascii_end().iter().any(u8::is_ascii_control));
     }
 }

@@ -157,11 +157,13 @@ pub(crate) struct Role {
     pub(crate) compiled: bool,
     /// It serves a debugger, whose connection is open.
     pub(crate) debugger: bool,
+    /// That watches memory by the processor's debug registers.
+    pub(crate) watchpoints: bool,
 }
 
 impl Role {
     pub(crate) fn of(permissions: &Permissions) -> Self {
-        Self { files: permissions.has_files(), sockets: permissions.sockets, calls: false, compiled: false, debugger: false }
+        Self { files: permissions.has_files(), sockets: permissions.sockets, ..Self::default() }
     }
 }
 

@@ -164,8 +164,10 @@ ioctl_ior_nr!(KVM_GET_DEBUGREGS, KVMIO, 0xa1, kvm_debugregs);
 ioctl_iow_nr!(KVM_SET_DEBUGREGS, KVMIO, 0xa2, kvm_debugregs);
 
 /// A debugger looks at all registers, and changes those that are not segments. Its connection is read and written as a file.
-const DEBUGGER_IOCTLS: [fn() -> libc::c_ulong; 6] =
-    [KVM_SET_REGS, KVM_GET_SREGS, KVM_GET_XSAVE, KVM_SET_XSAVE, KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS];
+const DEBUGGER_IOCTLS: [fn() -> libc::c_ulong; 4] = [KVM_SET_REGS, KVM_GET_SREGS, KVM_GET_XSAVE, KVM_SET_XSAVE];
+
+/// Only where watchpoints reach the guest.
+const WATCHPOINT_IOCTLS: [fn() -> libc::c_ulong; 2] = [KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS];
 
 const SOCKET_IOCTLS: [fn() -> libc::c_ulong; 1] = [|| libc::FIONBIO];
 
@@ -223,6 +225,9 @@ fn program(role: Role) -> Result<BpfProgram, BackendError> {
     }
     if role.debugger {
         add_ioctls(&mut rules, &DEBUGGER_IOCTLS)?;
+    }
+    if role.watchpoints {
+        add_ioctls(&mut rules, &WATCHPOINT_IOCTLS)?;
     }
     if role.calls || role.compiled || role.debugger {
         OWN_MEMORY.into_iter().try_for_each(|number| add(&mut rules, number, &[of_this_process()]))?;
@@ -287,10 +292,11 @@ mod tests {
         let numbers = CALL_IOCTLS.map(|request| request());
         assert_eq!(numbers, [0x4004_ae8b, 0x4040_aea0, 0x4138_ae84, 0x4090_ae82, 0x5000_aea5, 0xc060_6610]);
         let numbers = DEBUGGER_IOCTLS.map(|request| request());
-        assert_eq!(numbers, [0x4090_ae82, 0x8138_ae83, 0x9000_aea4, 0x5000_aea5, 0x8080_aea1, 0x4080_aea2]);
+        assert_eq!(numbers, [0x4090_ae82, 0x8138_ae83, 0x9000_aea4, 0x5000_aea5]);
+        assert_eq!(WATCHPOINT_IOCTLS.map(|request| request()), [0x8080_aea1, 0x4080_aea2]);
     }
 
-    const PLAIN: Role = Role { files: false, sockets: false, calls: false, compiled: false, debugger: false };
+    const PLAIN: Role = Role { files: false, sockets: false, calls: false, compiled: false, debugger: false, watchpoints: false };
 
     fn allows(role: Role, number: c_long, arguments: &[u64]) -> bool {
         filter::tests::allows(&program(role).unwrap(), &Data::new(number, arguments))
@@ -302,7 +308,7 @@ mod tests {
 
     #[test]
     fn each_resource_adds_its_calls_and_no_others() {
-        let with = |files, sockets| Role { files, sockets, calls: false, compiled: false, debugger: false };
+        let with = |files, sockets| Role { files, sockets, ..PLAIN };
         for number in 0..600 {
             let is_in = |group: &[Call]| group.iter().any(|call| call.number == number && call.when.is_empty());
             let [plain, files, sockets] =
@@ -362,6 +368,10 @@ mod tests {
         let debugger = |number, arguments: &[u64]| allows(Role { debugger: true, ..PLAIN }, number, arguments);
         for request in DEBUGGER_IOCTLS.map(|request| request()) {
             assert!(debugger(libc::SYS_ioctl, &[3, request]) && !ioctl(request), "{request:#x}");
+        }
+        let watchpoints = |request| allows(Role { watchpoints: true, ..PLAIN }, libc::SYS_ioctl, &[3, request]);
+        for request in WATCHPOINT_IOCTLS.map(|request| request()) {
+            assert!(watchpoints(request) && !debugger(libc::SYS_ioctl, &[3, request]) && !ioctl(request), "{request:#x}");
         }
         assert!(debugger(libc::SYS_process_vm_readv, &[own]) && !debugger(libc::SYS_process_vm_readv, &[1]));
         for forbidden in [libc::SYS_socket, libc::SYS_accept4, libc::SYS_connect, libc::SYS_sendto, libc::SYS_recvfrom] {

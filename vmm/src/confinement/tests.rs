@@ -15,7 +15,7 @@ use super::*;
 
 const CASE: &str = "MOTE_CONFINEMENT_CASE";
 const DIRECTORY: &str = "MOTE_CONFINEMENT_DIRECTORY";
-const PLAIN: Role = Role { files: false, sockets: false, calls: false, compiled: false, debugger: false };
+const PLAIN: Role = Role { files: false, sockets: false, calls: false, compiled: false, debugger: false, watchpoints: false };
 
 /// How a child ends in which all went well.
 const DONE: i32 = 42;

@@ -1,4 +1,5 @@
-//! The bytes from and to the debugger. Nothing waits here without looking at what ends the run.
+//! The bytes from and to the debugger. What ends the run is looked at where this waits for the debugger, and also before more is taken
+//! from one that is never waited for.
 
 use std::{
     collections::VecDeque,
@@ -63,6 +64,7 @@ impl Connection {
             if let Some(byte) = self.received() {
                 return Ok(byte);
             }
+            self.look()?;
             let mut buffer = [0; 4096];
             match rustix::io::read(&*self.fd, &mut buffer) {
                 Ok(0) => return Err(Lost::Closed),
@@ -90,6 +92,10 @@ impl Connection {
         Ok(())
     }
 
+    fn look(&self) -> Result<(), Lost> {
+        self.control.look().map_or(Ok(()), |_reason| Err(Lost::Stopped))
+    }
+
     fn wait(&self, what: PollFlags) -> Result<(), Lost> {
         let fds = [PollFd::from_borrowed_fd(self.fd.as_fd(), what)];
         self.control.poll(&fds, None)?.map(drop).map_err(|Stopped| Lost::Stopped)
@@ -101,9 +107,14 @@ impl gdbstub::conn::Connection for Connection {
 
     fn write(&mut self, byte: u8) -> Result<(), Lost> {
         self.unsent.push(byte);
-        if self.unsent.len() < PIECE_BYTES { Ok(()) } else { self.send() }
+        if self.unsent.len() < PIECE_BYTES {
+            return Ok(());
+        }
+        self.look()?;
+        self.send()
     }
 
+    /// Without a look: this is how the debugger is told that the run ended.
     fn flush(&mut self) -> Result<(), Lost> {
         self.send()
     }

@@ -326,7 +326,7 @@ impl Guest {
     pub(super) fn set_registers(&mut self, registers: &Registers, frame: Option<Frame>) -> Result<(), kvm_ioctls::Error> {
         let vcpu = &self.vm.machine.vcpu;
         vcpu.set_regs(&registers.general)?;
-        // SAFETY: KVM takes as many bytes as the structure has, unless the process asked for registers that need more.
+        // SAFETY: KVM takes as many bytes as the structure has, as `Debuggee::new` found out when there was this vCPU.
         unsafe { vcpu.set_xsave(&registers.extended)? };
         match frame.map(|frame| self.set_frame(frame)) {
             None | Some(Ok(())) => Ok(()),

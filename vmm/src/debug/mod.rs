@@ -20,13 +20,16 @@ mod watchpoints;
 
 use std::{io, os::fd::OwnedFd, sync::Arc, time::Instant};
 
+use kvm_bindings::kvm_xsave;
+use kvm_ioctls::{Cap, Kvm};
+
 use crate::{
     config::Config,
     confinement::Role,
     control::InterruptHandle,
     ending::{Ending, HostFailure},
     image::KernelImage,
-    kvm,
+    kvm::{self, KvmError},
     module::Module,
     vm::{Report, Vm, VmError},
 };
@@ -65,12 +68,17 @@ pub enum Departure {
 
 impl Debuggee {
     /// Makes the VM, with code that it shares with no other. Nothing runs yet.
+    ///
+    /// Fails, too, if this process asked for registers in its guests that are not known here (`ARCH_REQ_XCOMP_GUEST_PERM`), as
+    /// those of AMX.
     pub fn new(kernel: &KernelImage, module: &Arc<Module>, config: Config) -> Result<Self, VmError> {
         let kvm = kvm::open()?;
         let has_watchpoints = probe::watchpoints_fire(&kvm)?;
         let kernel = Arc::new(kernel.unshared()?);
         let module = module.unshared()?.map_or_else(|| Arc::clone(module), Arc::new);
-        Ok(Self { vm: Vm::with_kvm(&kvm, &kernel, &module, config)?, has_watchpoints })
+        let vm = Vm::with_kvm(&kvm, &kernel, &module, config)?;
+        check_extended_registers(&kvm)?;
+        Ok(Self { vm, has_watchpoints })
     }
 
     /// Whether the debugger can watch memory: not where KVM works without hardware support.
@@ -92,7 +100,7 @@ impl Debuggee {
         let begin = || -> Result<_, Ending> {
             // Before the thread is confined.
             let connection = Connection::new(connection, &self.vm.machine.control).map_err(no_connection)?;
-            let role = Role { debugger: true, ..self.vm.role() };
+            let role = Role { debugger: true, watchpoints: self.has_watchpoints, ..self.vm.role() };
             Ok((connection, self.vm.begin(Instant::now(), role)?))
         };
         match begin() {
@@ -105,6 +113,34 @@ impl Debuggee {
     }
 }
 
+/// Whether KVM takes a guest's extended registers as the structure that is given to it. It takes more if the process asked for
+/// registers that need more; once there is a vCPU, it cannot ask any more (Linux, `fpu_init_guest_permissions`).
+fn check_extended_registers(kvm: &Kvm) -> Result<(), KvmError> {
+    // A KVM that does not know the question always takes the structure, and says 0.
+    check_extended_bytes(kvm.check_extension_int(Cap::Xsave2))
+}
+
+fn check_extended_bytes(bytes: i32) -> Result<(), KvmError> {
+    match usize::try_from(bytes) {
+        Ok(bytes) if bytes <= size_of::<kvm_xsave>() => Ok(()),
+        _ => Err(KvmError::Unsupported(
+            "this process asked for registers in its guests that need more than 4096 bytes (KVM_CAP_XSAVE2), as those of AMX, which no debugger can be given",
+        )),
+    }
+}
+
 fn no_connection(error: io::Error) -> HostFailure {
     HostFailure::Machine(format!("the debugger's connection: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_that_do_not_fit_are_refused() {
+        assert!([0, 2696, 4096].map(check_extended_bytes).iter().all(Result::is_ok));
+        // With AMX's tiles; and an error.
+        assert!([4097, 11008, -1].map(check_extended_bytes).iter().all(Result::is_err));
+    }
 }
