@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Read,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Child,
     thread,
@@ -76,6 +77,47 @@ fn a_signal_ends_the_machine() {
     let outcome = finish(child).expect(137);
     assert!(outcome.complaint().ends_with(": stopped: interrupted by a signal"), "{outcome:?}");
     assert!(!qemu_lives("signal-77aa"));
+}
+
+/// A script that starts QEMU, and does something before and behind that.
+fn wrapper(directory: &Path, before: &str, behind: &str) -> String {
+    let path = directory.join("wrapper");
+    fs::write(&path, format!("#!/bin/sh\n{before}\nqemu-system-x86_64 \"$@\"\nstatus=$?\n{behind}\nexit $status\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_script_around_qemu_is_ended_with_it() {
+    if !qemu::usable() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = wrapper(directory.path(), "", "");
+    finish(spinning("script-51c0", &["--timeout", "2s", "--qemu", &script])).expect(124);
+    assert!(!qemu_lives("script-51c0"));
+
+    let mut child = spinning("script-e8d2", &["--qemu", &script]);
+    wait_for_output(&mut child);
+    assert!(qemu_lives("script-e8d2"), "the mark is not found");
+    kill(&child, Signal::TERM);
+    finish(child).expect(137);
+    assert!(!qemu_lives("script-e8d2"));
+}
+
+/// One that holds all that QEMU was given, is in no group of mote's, and outlives this test.
+#[test]
+fn nobody_else_is_waited_for() {
+    if !qemu::usable() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = wrapper(directory.path(), &format!("setsid sleep {} &", 2 * LIMIT.as_secs()), "");
+    let run = |options: &[&str], name| {
+        finish(mote(qemu::payload_line(&[&["--qemu", &script], options].concat(), name, &[])).spawn().unwrap())
+    };
+    assert_eq!(run(&[], "exit.wat").expect(42).stderr, "");
+    run(&["--timeout", "2s"], "print-then-spin.wat").expect(124);
 }
 
 #[test]

@@ -22,11 +22,11 @@ use super::{
         load::{self, Files, Target},
         machine::{self, Lines, MachineArgs},
         process::{self, PassedFile, RecordChannel},
-        watch::{End, Observed, Watch},
+        watch::{End, Observed, SWITCH_OFF, Watch},
         words::Words,
     },
     failure::Failure,
-    guest::{shown, utf8},
+    guest::{shown, signals, utf8},
     run, say,
 };
 
@@ -165,6 +165,7 @@ fn run_machine(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<Obser
     let kernel = PassedFile::new("kernel", |to| to.write_all(&files.kernel))?;
     let bundle = PassedFile::new("bundle", |to| boot::write_bundle(files, &in_bundle, to))?;
     let records = RecordChannel::new()?;
+    let signals = signals()?;
     let boot = boot_options(arguments, &kernel.path(), &bundle.path(), &append);
     let lines = Lines::piped(records.backend());
     let line = arguments.machine.line(&memory(arguments), &lines, boot);
@@ -173,7 +174,8 @@ fn run_machine(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<Obser
         let kernel = arguments.guest.kernel.as_deref().map_or("KERNEL-WITH-SYMBOLS".into(), shown);
         say(format_args!("mote: waiting for a debugger: gdb -x scripts/mote.gdb -ex 'mote-connect {address}' {kernel}\n"));
     }
-    Watch { input: io::stdin(), output: io::stdout(), deadline: arguments.guest.timeout }.until_end(running)
+    let deadline = arguments.guest.timeout;
+    Watch { input: io::stdin(), output: io::stdout(), deadline, signals, switch_off: SWITCH_OFF }.until_end(running)
 }
 
 fn memory(arguments: &QemuArgs) -> String {
