@@ -27,6 +27,39 @@ fn what_cannot_be_there_is_refused() {
     }
 }
 
+/// What is said for the other half of `mote image` would change nothing.
+#[test]
+fn what_would_be_ignored_is_refused_by_name() {
+    let settled: [&[&str]; 12] = [
+        &["--cmdline", "exit=halt"],
+        &["--no-terminal"],
+        &["--invoke", "f"],
+        &["--env", "A=1"],
+        &["--dir", "."],
+        &["--dir-ro", "."],
+        &["--ramdisk", "x.tar"],
+        &["--max-wasm-memory", "1MiB"],
+        &["--fuel", "1"],
+        &["--argv0", "x"],
+        &["--engine", "auto"],
+        &["--kernel", "x"],
+    ];
+    let of_the_trial: [&[&str]; 4] = [&["--qemu", "x"], &["--accel", "tcg"], &["--cpu", "max"], &["--qemu-arg", "x"]];
+    let verify = settled.map(|options| [&["image", "--verify", "x.img"], options].concat());
+    let make = of_the_trial.map(|options| [&["image", "-o", "x.img", "a.wasm"], options].concat());
+    for line in verify.into_iter().chain(make) {
+        let outcome = run(&line).expect(2);
+        assert!(
+            outcome.stderr.contains("cannot be used with")
+                && line.iter().rev().take(2).any(|word| outcome.stderr.contains(&format!("'{word}"))),
+            "{outcome:?}"
+        );
+    }
+    if cfg!(feature = "compiled") {
+        run(["image", "--verify", "x.img", "--target-cpu", "x86-64"]).expect(2);
+    }
+}
+
 #[test]
 fn a_wrong_command_line_says_where_help_is() {
     let wrong: [&[&str]; 6] = [

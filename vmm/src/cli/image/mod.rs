@@ -39,6 +39,24 @@ Exit status:
   126  the module cannot be put into an image
   137  interrupted by SIGINT, SIGTERM or SIGHUP";
 
+/// What an image has in it, so that it cannot be said when one is booted.
+const SETTLED: [&str; 14] = [
+    "command",
+    "output",
+    "cmdline",
+    "no_terminal",
+    "invoke",
+    "env",
+    "dir",
+    "dir_ro",
+    "ramdisk",
+    "max_wasm_memory",
+    "fuel",
+    "argv0",
+    "engine",
+    "kernel",
+];
+
 #[derive(Args)]
 #[command(
     after_help = DETAILS,
@@ -54,10 +72,10 @@ pub(crate) struct ImageArgs {
     #[arg(value_name = "MODULE", required_unless_present = "verify", num_args = 1.., allow_negative_numbers = true)]
     command: Vec<OsString>,
     /// Where the image goes. What is there is replaced when the new one is whole.
-    #[arg(short, long, value_name = "DISK.img", required_unless_present = "verify")]
+    #[arg(short, long, value_name = "DISK.img", required_unless_present = "verify", conflicts_with_all = ["qemu", "accel", "cpu", "qemu_arg"])]
     output: Option<PathBuf>,
     /// Boot this image in QEMU, and report what its program printed and how it ended. Nothing is written to it.
-    #[arg(long, value_name = "DISK.img", conflicts_with_all = ["command", "output"])]
+    #[arg(long, value_name = "DISK.img", conflicts_with_all = SETTLED)]
     verify: Option<PathBuf>,
     /// What boots it for --verify [default: both].
     #[arg(long, value_name = "WHICH")]
@@ -73,7 +91,7 @@ pub(crate) struct ImageArgs {
     invoke: Option<String>,
     /// Processors that --engine aot compiles for, as `mote compile` has them.
     #[cfg(feature = "compiled")]
-    #[arg(long, value_name = "CPU", default_value = "x86-64")]
+    #[arg(long, value_name = "CPU", default_value = "x86-64", conflicts_with = "verify")]
     target_cpu: Target,
     #[command(flatten)]
     pub(crate) guest: GuestArgs,
@@ -123,19 +141,17 @@ fn execute(arguments: &ImageArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What the kernel is told: what suits a board, the program, then what was given, which counts where both say something.
+/// What the kernel is told: what suits a board, unless something else was given.
 fn command_line(arguments: &ImageArgs, module: &Path) -> Result<String, Failure> {
+    let given = Words::parse("--cmdline", arguments.cmdline.as_deref().unwrap_or_default())?;
     let mut words = Words::default();
-    if !arguments.no_terminal {
+    if !arguments.no_terminal && !given.has("terminal") {
         words.push("terminal", None);
     }
-    if let Some(text) = &arguments.cmdline {
-        words.extend(Words::parse("--cmdline", text)?);
-    }
+    words.extend(boot::program_words(&arguments.guest, module, arguments.invoke.as_deref(), given)?);
     words.push_default("exit", "poweroff");
     // A line that nobody reads does no harm, and one that is not there is left alone.
     words.push_default("record", "com2");
-    words.extend(boot::program_words(&arguments.guest, module, arguments.invoke.as_deref())?);
     let program_arguments = utf8(arguments.command.iter().skip(1).cloned())?;
     Ok(words.text(&program_arguments))
 }

@@ -143,13 +143,10 @@ struct Plan {
 
 impl Plan {
     fn new(arguments: &QemuArgs, module: &Path) -> Result<Self, Failure> {
-        let mut words = Words::default();
-        if let Some(text) = &arguments.cmdline {
-            words.extend(Words::parse("--cmdline", text)?);
-        }
+        let given = Words::parse("--cmdline", arguments.cmdline.as_deref().unwrap_or_default())?;
+        let mut words = boot::program_words(&arguments.guest, module, arguments.invoke.as_deref(), given)?;
         words.push_default("record", "com2");
         words.push_default("exit", "debug");
-        words.extend(boot::program_words(&arguments.guest, module, arguments.invoke.as_deref())?);
         Ok(Self { words, program_arguments: utf8(arguments.command.iter().skip(1).cloned())? })
     }
 
