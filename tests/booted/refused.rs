@@ -1,6 +1,6 @@
 //! What a machine without this VMM cannot have is refused by name.
 
-use crate::support::command::{payload, run};
+use crate::support::command::{module_file, payload, run};
 
 #[test]
 fn what_cannot_be_there_is_refused() {
@@ -58,6 +58,24 @@ fn what_would_be_ignored_is_refused_by_name() {
     if cfg!(feature = "compiled") {
         run(["image", "--verify", "x.img", "--target-cpu", "x86-64"]).expect(2);
     }
+}
+
+/// QEMU would put it over the kernel, which then could say nothing.
+#[test]
+fn a_module_that_leaves_no_room_is_refused_with_the_sizes() {
+    // With a custom section that is all of it.
+    let module = |mebibytes: usize| {
+        let bytes = mebibytes << 20;
+        let length = [bytes as u8 & 0x7f | 0x80, (bytes >> 7) as u8 | 0x80, (bytes >> 14) as u8 | 0x80, (bytes >> 21) as u8];
+        module_file([&b"\0asm\x01\0\0\0\0"[..], &length, &vec![0; bytes]].concat())
+    };
+    let large = module(49);
+    let run = |memory| run(["qemu", "--dry-run", "--keep", "/dev/null/no", "--memory", memory, large.path().to_str().unwrap()]);
+    for word in ["64.0 MiB", "49.0 MiB", "88.0 MiB"] {
+        run("64MiB").complains(126, word);
+    }
+    // It is the next thing that is wrong then.
+    run("96MiB").complains(125, "/dev/null/no");
 }
 
 #[test]

@@ -5,10 +5,11 @@ mod stats;
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use bytesize::ByteSize;
 use clap::Args;
 use mote_abi::layout::MONITOR;
@@ -27,7 +28,7 @@ use super::{
     },
     failure::Failure,
     guest::{shown, signals, utf8},
-    run, say,
+    run,
 };
 
 const DETAILS: &str = "\
@@ -39,6 +40,10 @@ ahead of the program. --memory is the RAM of the machine, its kernel included. T
 const RAM_BYTES: u64 = 1 << 30;
 /// The least that can be tried: up to there the kernel and what starts it have places of their own.
 const LEAST_RAM_BYTES: u64 = MONITOR.end.next_multiple_of(16 << 20);
+/// The least that a kernel takes for itself and the program.
+const PROGRAM_BYTES: u64 = 8 << 20;
+/// What of memory is below the addresses of devices, if there is so much: there QEMU loads.
+const LOW_BYTES: u64 = 2 << 30;
 /// Longest command line that is given to QEMU itself: its loader has a page for it.
 const MAX_APPEND_BYTES: usize = 2000;
 /// Where a debugger is waited for, as QEMU's `-s` has it.
@@ -128,11 +133,46 @@ fn execute(arguments: &QemuArgs) -> Result<u8, Failure> {
     let module = arguments.command.first().map(PathBuf::from).unwrap_or_default();
     let files = load::load(&arguments.guest, &module, arguments.target())?;
     let plan = Plan::new(arguments, &module)?;
+    refuse_too_large(arguments, &module, &files, &plan)?;
     if arguments.dry_run {
         return dry_run::print(arguments, &files, &plan);
     }
     let observed = run_machine(arguments, &files, &plan)?;
     Ok(conclude(arguments, &module, &files, observed))
+}
+
+/// QEMU puts the bundle as high as it can in the lower part of memory, and over the kernel if that is too small for both: then nobody
+/// would be left to say so.
+fn refuse_too_large(arguments: &QemuArgs, module: &Path, files: &Files, plan: &Plan) -> Result<(), Failure> {
+    let (in_bundle, _) = plan.command_line();
+    let mut bundle = Counter(0);
+    boot::write_bundle(files, &in_bundle, &mut bundle).context("cannot make the bundle")?;
+    let needed = bundle.0 + MONITOR.end + PROGRAM_BYTES;
+    let memory = arguments.guest.memory.unwrap_or(RAM_BYTES);
+    if needed <= memory.min(LOW_BYTES) {
+        return Ok(());
+    }
+    let lower = if memory > LOW_BYTES { format!(", of which {} are for loading", ByteSize::b(LOW_BYTES)) } else { String::new() };
+    let [memory, bundle, needed] = [memory, bundle.0, needed].map(ByteSize::b);
+    let name = shown(module);
+    Err(Failure::rejected(format!(
+        "{name}: it does not fit into a machine with {memory} of memory{lower}: with what belongs to it, it has {bundle}, for which \
+         {needed} are needed (--memory)"
+    )))
+}
+
+/// Counts what is written.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What the kernel is told, beside what differs between a run and a dry one.
@@ -168,11 +208,23 @@ fn run_machine(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<Obser
     let line = arguments.machine.line(&memory(arguments), &lines, boot);
     let running = process::start(&arguments.machine.qemu, &line, &[kernel, bundle], records)?;
     if let Some(address) = &arguments.gdb {
-        let kernel = arguments.guest.kernel.as_deref().map_or("KERNEL-WITH-SYMBOLS".into(), shown);
-        say(format_args!("mote: waiting for a debugger: gdb -x scripts/mote.gdb -ex 'mote-connect {address}' {kernel}\n"));
+        invite(address, arguments.guest.kernel.as_deref())?;
     }
     let deadline = arguments.guest.timeout;
     Watch { input: io::stdin(), output: io::stdout(), deadline, signals, switch_off: SWITCH_OFF }.until_end(running)
+}
+
+/// Tells how to connect, as a command to be pasted.
+fn invite(address: &str, kernel: Option<&Path>) -> Result<(), Failure> {
+    let kernel = kernel.unwrap_or(Path::new("KERNEL-WITH-SYMBOLS")).as_os_str().as_encoded_bytes();
+    let connect = format!("mote-connect {address}");
+    let mut line = b"mote: the machine waits for a debugger when it has started: gdb -x scripts/mote.gdb -ex ".to_vec();
+    for (word, end) in [(connect.as_bytes(), b' '), (kernel, b'\n')] {
+        line.extend_from_slice(&shlex::bytes::try_quote(word).context("an argument cannot be quoted")?);
+        line.push(end);
+    }
+    let _nobody_reads_it = io::stderr().write_all(&line);
+    Ok(())
 }
 
 fn memory(arguments: &QemuArgs) -> String {
