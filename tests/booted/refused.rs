@@ -66,7 +66,8 @@ fn a_module_that_leaves_no_room_is_refused_with_the_sizes() {
     // With a custom section that is all of it.
     let module = |mebibytes: usize| {
         let bytes = mebibytes << 20;
-        let length = [bytes as u8 & 0x7f | 0x80, (bytes >> 7) as u8 | 0x80, (bytes >> 14) as u8 | 0x80, (bytes >> 21) as u8];
+        let digit = |shift: u32| (bytes >> shift).to_le_bytes()[0] & 0x7f;
+        let length = [digit(0) | 0x80, digit(7) | 0x80, digit(14) | 0x80, digit(21)];
         module_file([&b"\0asm\x01\0\0\0\0"[..], &length, &vec![0; bytes]].concat())
     };
     let large = module(49);
