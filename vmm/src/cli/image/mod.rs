@@ -62,6 +62,9 @@ const SETTLED: [&str; 14] = [
     after_help = DETAILS,
     override_usage = "mote image [OPTIONS] -o DISK.img MODULE [-- ARGS...]\n       mote image --verify DISK.img [--firmware WHICH]",
     mut_arg("dir", |argument| argument.hide(true)),
+    mut_arg("engine", |argument| argument.help("What runs the module; auto is the interpreter, unless it lacks something that the module needs")),
+    mut_arg("kernel", |argument| argument.help("Put in this kernel image instead of the built-in one")),
+    mut_arg("log", |argument| argument.help("Log: mote's to standard error, the guest kernel's to its console")),
     mut_arg("dir_ro", |argument| argument.hide(true)),
     mut_arg("memory", |argument| argument.help("RAM of the machine for --verify [default: 1GiB]")),
     mut_arg("timeout", |argument| argument.help("How long --verify waits for the end of the program [default: 1min]"))
@@ -80,7 +83,8 @@ pub(crate) struct ImageArgs {
     /// What boots it for --verify [default: both].
     #[arg(long, value_name = "WHICH")]
     firmware: Option<verify::FirmwareArg>,
-    /// Words for the kernel's command line, as "exit=reboot watchdog=ib700,30" (docs/boot.md).
+    /// Words for the kernel's command line, as "exit=reboot watchdog=ib700,30" (docs/boot.md). They count where an option says something
+    /// else.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// The console is for a machine at its other end: no CR before LF, no echo, no Ctrl-D.

@@ -33,8 +33,7 @@ use super::{
 
 const DETAILS: &str = "\
 Standard output and standard error of the program both come by the machine's one console, on standard output. Standard input is read \
-ahead of the program. --memory is the RAM of the machine, its kernel included. The time of --timeout begins when QEMU starts. \
---engine auto is the interpreter, unless it lacks something that the module needs.";
+ahead of the program. --memory is the RAM of the machine, its kernel included. The time of --timeout begins when QEMU starts.";
 
 /// RAM of a machine, unless another size is given: as for `mote run`.
 const RAM_BYTES: u64 = 1 << 30;
@@ -54,6 +53,9 @@ const GDB_ADDRESS: &str = "localhost:1234";
     after_help = format!("{DETAILS}\n\n{EXIT_STATUS}"),
     override_usage = "mote qemu [OPTIONS] MODULE [-- ARGS...]",
     mut_arg("dir", |argument| argument.hide(true)),
+    mut_arg("engine", |argument| argument.help("What runs the module; auto is the interpreter, unless it lacks something that the module needs")),
+    mut_arg("kernel", |argument| argument.help("Boot this kernel image instead of the built-in one")),
+    mut_arg("log", |argument| argument.help("Log: mote's to standard error, the guest kernel's to the console, on standard output")),
     mut_arg("dir_ro", |argument| argument.hide(true))
 )]
 pub(crate) struct QemuArgs {
@@ -69,7 +71,7 @@ pub(crate) struct QemuArgs {
     /// At the end, print to standard error where time went, in ticks of the machine's time-stamp counter.
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
     stats: Option<StatsFormat>,
-    /// More words for the kernel's command line, as random=weak (docs/boot.md).
+    /// More words for the kernel's command line, as random=weak (docs/boot.md). They count where an option says something else.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// Processors that --engine aot compiles for, as `mote compile` has them.
