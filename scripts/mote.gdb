@@ -341,16 +341,24 @@ beginning, as the interpreter has where it is in a register. What compiled code 
         elif is_compiled() and not Artifact().contains(int(gdb.parse_and_eval("$rip"))):
             print("The kernel runs. When the module last called it, this was its call stack:")
         for number, frame in enumerate(frames):
-            print(f"#{number:<3} {frame}")
-        print(f"the last call to WASI: {call}" if call else "no call to WASI yet")
+            print(f"#{number:<3} {printable(frame)}")
+        print(f"the last call to WASI: {printable(call)}" if call else "no call to WASI yet")
 
 
 def is_compiled():
     """What the module is, which is mapped before the kernel is entered."""
     try:
-        return memory(MODULE, 4) == b"\x7fELF"
+        magic = memory(MODULE, 4)
     except gdb.MemoryError:
-        raise gdb.GdbError("The module is not there yet: `continue` to `_start`. Or this is ring 0, before there are page tables.")
+        magic = None
+    if magic not in (b"\x7fELF", b"\0asm"):
+        raise gdb.GdbError("The module is not there yet: `continue` to `_start`. Before that this is ring 0, perhaps without page tables.")
+    return magic == b"\x7fELF"
+
+
+def printable(text):
+    """A module chooses its names: none of them moves the cursor."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def set_breakpoint(name, what=""):

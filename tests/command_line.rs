@@ -16,7 +16,8 @@ use support::{
     kvm,
 };
 
-const SUBCOMMANDS: [&str; 9] = ["run", "qemu", "image", "compile", "cache", "inspect", "doctor", "completions", "man"];
+const SUBCOMMANDS: [&str; 12] =
+    ["run", "qemu", "image", "gdb", "snapshot", "bench", "compile", "cache", "inspect", "doctor", "completions", "man"];
 
 fn inspect(path: &Path) -> Outcome {
     run([Path::new("inspect"), path])

@@ -18,8 +18,10 @@ fn the_machine_waits_for_a_debugger_and_ends_as_without() {
     if !qemu::debugger_usable() {
         return;
     }
-    // Nobody else will have it so soon again.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Below those that are given to whoever asks for any; free now, and another one for another test run.
+    let mut ports = (0..1000).map(|number| 10_000 + (std::process::id() + number) % 20_000);
+    let is_free = |port: &u32| TcpListener::bind(format!("127.0.0.1:{port}")).is_ok();
+    let port = ports.find(is_free).expect("no port is free");
     let address = format!("127.0.0.1:{port}");
     let child = mote(qemu::payload_line(&["--timeout", "50s", &format!("--gdb={address}")], "exit.wat", &[])).spawn().unwrap();
 
@@ -52,6 +54,9 @@ fn the_machine_waits_for_a_debugger_and_ends_as_without() {
 
     let outcome = finish(child).expect(42);
     assert_eq!(outcome.text(), "");
-    assert!(outcome.stderr.starts_with("mote: waiting for a debugger: gdb -x scripts/mote.gdb "), "{outcome:?}");
+    assert!(
+        outcome.stderr.starts_with("mote: the machine waits for a debugger when it has started: gdb -x scripts/mote.gdb "),
+        "{outcome:?}"
+    );
     assert_eq!(outcome.stderr.lines().count(), 1);
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Read,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Child,
     thread,
@@ -58,7 +59,9 @@ fn a_deadline_ends_the_machine() {
     if !qemu::usable() {
         return;
     }
-    let outcome = finish(spinning("deadline-8f1c", &["--timeout", "3s"])).expect(124);
+    // Its time begins when QEMU starts, which is slow where much else goes on.
+    let run = |time: &&str| finish(spinning("deadline-8f1c", &["--timeout", time])).expect(124);
+    let outcome = ["3s", "10s", "40s"].iter().map(run).find(|outcome| !outcome.stdout.is_empty()).expect("it never began");
     assert_eq!(outcome.text(), "before the loop\n");
     assert_eq!(outcome.complaint().split(": ").skip(2).collect::<Vec<_>>(), ["stopped", "the deadline of --timeout passed"]);
     assert!(!qemu_lives("deadline-8f1c"));
@@ -76,6 +79,47 @@ fn a_signal_ends_the_machine() {
     let outcome = finish(child).expect(137);
     assert!(outcome.complaint().ends_with(": stopped: interrupted by a signal"), "{outcome:?}");
     assert!(!qemu_lives("signal-77aa"));
+}
+
+/// A script that starts QEMU, and does something before and behind that.
+fn wrapper(directory: &Path, before: &str, behind: &str) -> String {
+    let path = directory.join("wrapper");
+    fs::write(&path, format!("#!/bin/sh\n{before}\nqemu-system-x86_64 \"$@\"\nstatus=$?\n{behind}\nexit $status\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_script_around_qemu_is_ended_with_it() {
+    if !qemu::usable() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = wrapper(directory.path(), "", "");
+    finish(spinning("script-51c0", &["--timeout", "2s", "--qemu", &script])).expect(124);
+    assert!(!qemu_lives("script-51c0"));
+
+    let mut child = spinning("script-e8d2", &["--qemu", &script]);
+    wait_for_output(&mut child);
+    assert!(qemu_lives("script-e8d2"), "the mark is not found");
+    kill(&child, Signal::TERM);
+    finish(child).expect(137);
+    assert!(!qemu_lives("script-e8d2"));
+}
+
+/// One that holds all that QEMU was given, is in no group of mote's, and outlives this test.
+#[test]
+fn nobody_else_is_waited_for() {
+    if !qemu::usable() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let script = wrapper(directory.path(), &format!("setsid sleep {} &", 2 * LIMIT.as_secs()), "");
+    let run = |options: &[&str], name| {
+        finish(mote(qemu::payload_line(&[&["--qemu", &script], options].concat(), name, &[])).spawn().unwrap())
+    };
+    assert_eq!(run(&[], "exit.wat").expect(42).stderr, "");
+    run(&["--timeout", "2s"], "print-then-spin.wat").expect(124);
 }
 
 #[test]
@@ -100,6 +144,19 @@ fn a_reader_that_goes_away_ends_the_machine() {
     child.stdout.as_mut().unwrap().read_exact(&mut some).unwrap();
     drop(child.stdout.take());
     finish(child).complains(125, "cannot write standard output");
+}
+
+#[test]
+fn a_reader_that_pauses_loses_nothing() {
+    if !qemu::usable() {
+        return;
+    }
+    let child = mote(qemu::payload_line(&[], "lines.wat", &[])).spawn().unwrap();
+    thread::sleep(Duration::from_secs(3));
+    let outcome = finish(child).expect(0);
+    let mut expected = 1..=100_000;
+    let wrong = outcome.text().lines().find(|line| Some(*line) != expected.next().map(|n| format!("line {n}")).as_deref());
+    assert_eq!((wrong, expected.next(), outcome.stderr.as_str()), (None, None, ""));
 }
 
 #[test]

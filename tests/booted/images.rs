@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -66,6 +67,37 @@ fn the_same_inputs_give_the_same_bytes() {
     // Nothing else is left there.
     let names: Vec<PathBuf> = fs::read_dir(other.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(names, [image(other.path())]);
+}
+
+/// Names that mean something to one of the tools, and to this one.
+#[test]
+fn odd_directories_are_taken_as_they_are() {
+    if !qemu::images_usable() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    make("hello.wat", &at("plain.img"), &[]).expect(0);
+    let expected = fs::read(at("plain.img")).unwrap();
+    // What mtools would take for the first one's name, and an offset.
+    fs::write(at("doc"), "precious").unwrap();
+    for odd in ["doc@@0", "back\\slash, \n and = line"] {
+        fs::create_dir(at(odd)).unwrap();
+        let image = at(odd).join("disk.img");
+        make("hello.wat", &image, &[]).expect(0);
+        assert!(fs::read(&image).unwrap() == expected, "another place makes another image");
+        assert_eq!(fs::read_dir(at(odd)).unwrap().count(), 1);
+    }
+    assert_eq!(fs::read(at("doc")).unwrap(), b"precious");
+
+    // A link stays one.
+    let link = at("link.img");
+    symlink("plain.img", &link).unwrap();
+    make("hello.wat", &link, &["--cmdline", "exit=reboot"]).expect(0);
+    assert!(link.is_symlink() && fs::read(at("plain.img")).unwrap() != expected);
+    symlink("nowhere", at("dangling.img")).unwrap();
+    make("hello.wat", &at("dangling.img"), &[]).complains(125, "leads nowhere");
+    make("hello.wat", &at("none/disk.img"), &[]).complains(125, "none/disk.img");
 }
 
 #[test]

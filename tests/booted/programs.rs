@@ -78,6 +78,20 @@ fn standard_input_comes_whole_and_has_an_end() {
     outcome.expect_output("Hello from a micro VM!\n");
 }
 
+/// Not what is only a default, and not an option that says the same of something else.
+#[test]
+fn words_of_the_command_line_count() {
+    if !qemu::usable() {
+        return;
+    }
+    qemu::run_payload(&["--cmdline", "argv0=given"], "args.wat", &["x"]).expect_output("given\nx\n");
+    qemu::run_payload(&["--argv0", "option"], "args.wat", &[]).expect_output("option\n");
+    qemu::run_payload(&["--argv0", "option", "--cmdline", "argv0=word"], "args.wat", &[]).expect_output("word\n");
+    qemu::run_payload(&["--fuel", "1000000000", "--cmdline", "fuel=1000"], "spin.wat", &[]).complains(134, "fuel");
+    let logged = qemu::run_payload(&["--cmdline", "log=trace"], "hello.wat", &[]).expect(0);
+    assert!(logged.text().len() > "Hello from a micro VM!\n".len(), "{logged:?}");
+}
+
 #[test]
 fn traps_are_told_in_the_same_words() {
     for (options, name) in [(&[][..], "trap-after-print.wat"), (&["--fuel", "1000"], "spin.wat"), (&[], "unknown-import.wat")] {

@@ -8,6 +8,8 @@ use super::command::{self, Outcome};
 
 /// Makes a test fail, instead of being skipped, on a machine without QEMU, or without what makes and boots images.
 const REQUIRE: &str = "MOTE_REQUIRE_QEMU";
+/// The same without GDB.
+const REQUIRE_GDB: &str = "MOTE_REQUIRE_GDB";
 
 /// Programs and files, with what they are part of.
 const FOR_RUNS: [(&str, &str); 1] = [("qemu-system-x86_64", "QEMU")];
@@ -21,7 +23,7 @@ const FOR_IMAGES: [(&str, &str); 7] = [
     ("/usr/share/ovmf/OVMF.fd", "OVMF"),
 ];
 
-const FOR_DEBUGGING: [(&str, &str); 2] = [("qemu-system-x86_64", "QEMU"), ("gdb", "GDB")];
+const FOR_DEBUGGING: [(&str, &str); 1] = [("gdb", "GDB")];
 
 /// Whether QEMU is there. If not, says so on standard error, so that the test can return: it is skipped.
 ///
@@ -29,22 +31,22 @@ const FOR_DEBUGGING: [(&str, &str); 2] = [("qemu-system-x86_64", "QEMU"), ("gdb"
 ///
 /// If it is not there and the environment variable `MOTE_REQUIRE_QEMU` is set.
 pub(crate) fn usable() -> bool {
-    all_there(&FOR_RUNS)
+    all_there(&FOR_RUNS, REQUIRE)
 }
 
 /// The same for all that makes images and boots them.
 pub(crate) fn images_usable() -> bool {
-    all_there(&FOR_IMAGES)
+    all_there(&FOR_IMAGES, REQUIRE)
 }
 
-/// The same for QEMU and a debugger.
+/// The same for QEMU and a debugger, which `MOTE_REQUIRE_GDB` is for.
 pub(crate) fn debugger_usable() -> bool {
-    all_there(&FOR_DEBUGGING)
+    all_there(&FOR_RUNS, REQUIRE) && all_there(&FOR_DEBUGGING, REQUIRE_GDB)
 }
 
-fn all_there(needed: &[(&str, &str)]) -> bool {
+fn all_there(needed: &[(&str, &str)], require: &str) -> bool {
     let Some((_, missing)) = needed.iter().find(|(name, _)| !is_there(name)) else { return true };
-    assert!(env::var_os(REQUIRE).is_none(), "{REQUIRE} is set, but there is no {missing}");
+    assert!(env::var_os(require).is_none(), "{require} is set, but there is no {missing}");
     // Not `eprintln`, which the test harness shows only for tests that fail.
     let thread = std::thread::current();
     let _written = writeln!(std::io::stderr(), "skipped {}: no {missing}", thread.name().unwrap_or("a test"));

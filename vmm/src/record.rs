@@ -5,7 +5,7 @@
 
 use mote_abi::{
     hypercall::ExitArgs,
-    record::{Crc32, MAX_RECORD_BYTES, Phases, RECORD_MAGIC, RecordHeader, kind},
+    record::{MAX_RECORD_BYTES, Phases, RECORD_MAGIC, RecordHeader, kind},
 };
 use zerocopy::FromBytes;
 
@@ -14,8 +14,8 @@ use crate::{
     request::{ExitReport, printable},
 };
 
-/// Longest text of a failure that is shown.
-const MAX_FAILURE_BYTES: usize = 16 << 10;
+/// Longest text of a failure that is taken: a kernel has a kilobyte for it.
+const MAX_FAILURE_BYTES: u32 = 16 << 10;
 /// What a buffer can hold without a record in it.
 const MOST_BUFFERED: usize = size_of::<RecordHeader>() + MAX_RECORD_BYTES as usize;
 
@@ -49,6 +49,29 @@ pub struct RecordReader {
     at: usize,
     /// No more bytes come: what is not complete never will be.
     ended: bool,
+    /// Bytes of which a checksum may still be made.
+    budget: Budget,
+}
+
+/// Each byte that comes allows for a checksum of so many, so that false beginnings that claim much cost little. It is enough for a true
+/// record behind some that were damaged.
+const HASHED_PER_BYTE: u64 = 16;
+
+#[derive(Debug, Default)]
+struct Budget {
+    bytes: u64,
+    /// So many were used up.
+    hashed: u64,
+}
+
+impl Budget {
+    /// Takes so many from it, if they are there.
+    fn allows(&mut self, bytes: usize) -> bool {
+        let rest = self.bytes.checked_sub(bytes as u64);
+        self.bytes = rest.unwrap_or(self.bytes);
+        self.hashed += if rest.is_some() { bytes as u64 } else { 0 };
+        rest.is_some()
+    }
 }
 
 impl RecordReader {
@@ -62,6 +85,7 @@ impl RecordReader {
         self.buffer.drain(..self.at);
         self.at = 0;
         self.buffer.extend_from_slice(bytes);
+        self.budget.bytes = self.budget.bytes.saturating_add(HASHED_PER_BYTE * bytes.len() as u64);
     }
 
     /// There are no more bytes.
@@ -79,7 +103,7 @@ impl RecordReader {
         loop {
             self.skip_to_magic();
             let rest = self.buffer.get(self.at..).unwrap_or_default();
-            match parse(rest) {
+            match parse(rest, &mut self.budget) {
                 Parsed::Record(record, bytes) => {
                     self.at += bytes;
                     if record.is_some() {
@@ -102,29 +126,36 @@ impl RecordReader {
 }
 
 enum Parsed {
-    /// So many bytes; `None` is of a kind that is not known.
+    /// So many bytes; `None` says nothing.
     Record(Option<Record>, usize),
     Incomplete,
     Garbage,
 }
 
+/// Whether a record of this kind can be so long.
+fn is_plausible(kind: u32, payload_bytes: u32) -> bool {
+    match kind {
+        kind::EXIT => payload_bytes <= MAX_RECORD_BYTES,
+        kind::FAILURE => payload_bytes <= MAX_FAILURE_BYTES,
+        kind::PHASES => payload_bytes as usize == size_of::<Phases>(),
+        _ => false,
+    }
+}
+
 /// What is at the beginning of these bytes.
-fn parse(bytes: &[u8]) -> Parsed {
+fn parse(bytes: &[u8], budget: &mut Budget) -> Parsed {
     let Ok((header, rest)) = RecordHeader::read_from_prefix(bytes) else { return Parsed::Incomplete };
-    if header.magic != RECORD_MAGIC || header.reserved != 0 || header.payload_bytes > MAX_RECORD_BYTES {
+    if header.magic != RECORD_MAGIC || header.reserved != 0 || !is_plausible(header.kind, header.payload_bytes) {
         return Parsed::Garbage;
     }
     let length = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
     let Some(payload) = rest.get(..length) else { return Parsed::Incomplete };
-    if Crc32::new().with(payload).finish() != header.checksum {
+    if !budget.allows(length) || crc32fast::hash(payload) != header.checksum {
         return Parsed::Garbage;
     }
     let record = match header.kind {
         kind::EXIT => Some(Record::Ended(Box::new(EndRecord::decode(payload)))),
-        kind::FAILURE => {
-            let text = payload.get(..MAX_FAILURE_BYTES).unwrap_or(payload);
-            Some(Record::Failed(printable(text)))
-        }
+        kind::FAILURE => Some(Record::Failed(printable(payload))),
         kind::PHASES => Phases::read_from_bytes(payload).ok().map(Record::Started),
         _ => None,
     };
@@ -149,7 +180,10 @@ impl EndRecord {
 
 #[cfg(test)]
 mod tests {
-    use mote_abi::hypercall::{exit_kind, trap};
+    use mote_abi::{
+        hypercall::{exit_kind, trap},
+        record::Crc32,
+    };
     use proptest::prelude::*;
     use zerocopy::IntoBytes;
 
@@ -214,7 +248,62 @@ mod tests {
         assert_eq!(all(&bytes), [r#"Failed("no; memory\\u{1b}")"#; 2]);
     }
 
+    #[test]
+    fn false_beginnings_that_claim_much_cost_little() {
+        // By far more of them than could be looked at; each that is not there in full is not looked at at all.
+        let claim = |kind, payload_bytes| RecordHeader { magic: RECORD_MAGIC, kind, payload_bytes, checksum: 1, reserved: 0 };
+        let claims = [claim(kind::EXIT, MAX_RECORD_BYTES), claim(kind::FAILURE, MAX_FAILURE_BYTES), claim(kind::PHASES, 40)];
+        let bytes: Vec<u8> = claims.iter().cycle().take(60_000).flat_map(|header| header.as_bytes().to_vec()).collect();
+        let mut reader = RecordReader::new();
+        for part in bytes.chunks(4096) {
+            reader.push(part);
+            assert!(reader.next_record().is_none());
+        }
+        reader.end();
+        assert!(reader.next_record().is_none());
+        assert!(reader.budget.hashed <= HASHED_PER_BYTE * bytes.len() as u64, "{:?}", reader.budget);
+
+        // Such as no kernel sends are not looked at.
+        let impossible = [claim(kind::PHASES, 39), claim(kind::FAILURE, MAX_FAILURE_BYTES + 1), claim(99, 8)];
+        let bytes: Vec<u8> = impossible.iter().cycle().take(30_000).flat_map(|header| header.as_bytes().to_vec()).collect();
+        let mut reader = RecordReader::new();
+        reader.push(&bytes);
+        assert!(reader.next_record().is_none() && reader.budget.hashed == 0, "{:?}", reader.budget);
+        // And what is true behind them is found.
+        reader.push(&record(kind::PHASES, Phases::default().as_bytes()));
+        assert!(matches!(reader.next_record(), Some(Record::Started(_))));
+    }
+
     proptest! {
+        #[test]
+        fn any_claims_are_looked_at_within_the_bound(
+            claims in prop::collection::vec((0u32..5, prop::sample::select(vec![0u32, 24, 40, 1000, MAX_FAILURE_BYTES])), 0..300),
+            piece in 1usize..5000,
+        ) {
+            let header = |(kind, payload_bytes)| {
+                RecordHeader { magic: RECORD_MAGIC, kind, payload_bytes, checksum: 1, reserved: 0 }.as_bytes().to_vec()
+            };
+            let bytes: Vec<u8> = claims.into_iter().flat_map(header).collect();
+            let mut reader = RecordReader::new();
+            let mut so_far = 0;
+            for part in bytes.chunks(piece) {
+                so_far += part.len() as u64;
+                reader.push(part);
+                while reader.next_record().is_some() {}
+                prop_assert!(reader.budget.hashed <= HASHED_PER_BYTE * so_far);
+            }
+            // One that comes whole, and that nothing before it claims, is found.
+            reader.push(&vec![0; MOST_BUFFERED]);
+            while reader.next_record().is_some() {}
+            reader.push(&record(kind::FAILURE, b"true"));
+            prop_assert!(matches!(reader.next_record(), Some(Record::Failed(text)) if text == "true"));
+        }
+
+        #[test]
+        fn checksums_are_those_of_the_contract(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(crc32fast::hash(&bytes), Crc32::new().with(&bytes).finish());
+        }
+
         #[test]
         fn any_parting_gives_the_same_records(noise in prop::collection::vec(any::<u8>(), 0..40), piece in 1usize..50) {
             let end = exit(&ExitArgs { code: 3, ..ExitArgs::default() }, b"");

@@ -14,6 +14,9 @@ use clap::{
 
 use super::engine::EngineArg;
 
+/// Level of the log that is the default, here and in the kernel.
+pub(crate) const DEFAULT_LOG: &str = "warn";
+
 /// What a program is given, and what it may take.
 #[derive(Args)]
 pub(crate) struct GuestArgs {
@@ -46,7 +49,7 @@ pub(crate) struct GuestArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) argv0: Option<String>,
     /// Log of VMM and guest kernel to standard error.
-    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    #[arg(long, value_name = "LEVEL", default_value = DEFAULT_LOG)]
     pub(crate) log: LogArg,
     /// What runs the module. A snapshot goes on with the engine that it was taken with.
     #[arg(long, value_name = "ENGINE", default_value = "auto")]

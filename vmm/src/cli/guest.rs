@@ -7,10 +7,15 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use anyhow::Context;
 use mote_vmm::{Access, Directory, DirectoryError, ImageError, KernelImage, Output, Ramdisk, Sandbox, Snapshot, Translation};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{
@@ -163,6 +168,17 @@ pub(crate) fn signals() -> anyhow::Result<OwnedFd> {
         signal_hook::low_level::pipe::register(signal, writer).context("cannot catch signals")?;
     }
     Ok(reader)
+}
+
+/// Whether one has come to what [`signals`] gave; waits for it so long. Nothing is read, so others see it as well.
+pub(crate) fn has_signal(signals: impl AsFd, time: Duration) -> bool {
+    let time = Timespec::try_from(time).ok();
+    poll(&mut [PollFd::new(&signals, PollFlags::IN)], time.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
+/// Waits for one.
+pub(crate) fn wait_for_signal(signals: impl AsFd) {
+    while matches!(poll(&mut [PollFd::new(&signals, PollFlags::IN)], None), Err(Errno::INTR)) {}
 }
 
 /// Sets `flag` at the same signals.

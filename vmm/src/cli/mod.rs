@@ -204,7 +204,9 @@ fn chain(error: &anyhow::Error) -> String {
 fn print(bytes: &[u8]) -> anyhow::Result<ExitCode> {
     use io::Write;
     match io::stdout().write_all(bytes) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write standard output"))
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }

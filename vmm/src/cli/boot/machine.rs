@@ -13,10 +13,10 @@ pub(crate) struct MachineArgs {
     /// Processor model, as `qemu-system-x86_64 -cpu help` lists them.
     #[arg(long, value_name = "MODEL", default_value = "max")]
     cpu: String,
-    /// The program.
+    /// The program. A script has to `exec` it, or it is left behind when mote is killed (SIGKILL).
     #[arg(long, value_name = "PATH", default_value = "qemu-system-x86_64")]
     pub(crate) qemu: PathBuf,
-    /// One more argument for QEMU, as --qemu-arg=-d --qemu-arg=int; may be repeated.
+    /// One more argument for QEMU, as --qemu-arg=-d --qemu-arg=int --qemu-arg=-D --qemu-arg=FILE; may be repeated.
     #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
     qemu_arg: Vec<OsString>,
 }

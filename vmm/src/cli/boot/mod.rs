@@ -15,7 +15,10 @@ use std::{
 
 use clap::ValueEnum;
 
-use super::{arguments::GuestArgs, failure::Failure};
+use super::{
+    arguments::{DEFAULT_LOG, GuestArgs},
+    failure::Failure,
+};
 use load::Files;
 use words::Words;
 
@@ -32,10 +35,13 @@ pub(crate) const ONLY_RAMDISK: &str = "there are no files but those of --ramdisk
 /// Why there are no sockets.
 pub(crate) const NO_NETWORK: &str = "there is no network";
 
-/// What the kernel is told about the program.
-pub(crate) fn program_words(guest: &GuestArgs, path: &Path, invoke: Option<&str>) -> Result<Words, Failure> {
+/// What the kernel is told about the program: by options, then by the words of --cmdline, which count where both say something. What is
+/// only a default is said where nothing else was.
+pub(crate) fn program_words(guest: &GuestArgs, path: &Path, invoke: Option<&str>, given: Words) -> Result<Words, Failure> {
     let mut words = Words::default();
-    words.push("argv0", Some(&guest.program_name(path)));
+    if let Some(name) = &guest.argv0 {
+        words.push("argv0", Some(name));
+    }
     for (name, value) in guest.environment()? {
         words.push("env", Some(&format!("{name}={value}")));
     }
@@ -49,9 +55,12 @@ pub(crate) fn program_words(guest: &GuestArgs, path: &Path, invoke: Option<&str>
     };
     number("fuel", guest.fuel);
     number("max-wasm-memory", guest.max_wasm_memory);
-    if let Some(level) = guest.log.to_possible_value() {
+    // The default is the kernel's own.
+    if let Some(level) = guest.log.to_possible_value().filter(|level| level.get_name() != DEFAULT_LOG) {
         words.push("log", Some(level.get_name()));
     }
+    words.extend(given);
+    words.push_default("argv0", &guest.program_name(path));
     Ok(words)
 }
 

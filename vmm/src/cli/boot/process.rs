@@ -9,7 +9,6 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -17,10 +16,10 @@ use anyhow::Context;
 use rustix::{
     fs::MemfdFlags,
     io::{FdFlags, fcntl_setfd},
-    process::{Signal, getpid, getppid, set_parent_process_death_signal},
+    process::{Pid, Signal, WaitId, WaitIdOptions, getpid, getppid, kill_process_group, set_parent_process_death_signal, waitid},
 };
 
-use super::super::failure::Failure;
+use super::super::{failure::Failure, guest::has_signal};
 
 /// Between two looks at a process that is about to end.
 const TICK: Duration = Duration::from_millis(1);
@@ -59,29 +58,42 @@ pub(crate) struct Running {
     pub(crate) records: UnixStream,
 }
 
-/// Ends with its owner.
-pub(crate) struct Ended(pub(crate) Child);
+/// Ends with its owner, and all that it started: it may be a script around QEMU.
+pub(crate) struct Ended {
+    child: Child,
+    /// Since it has been waited for. Before that its number is its own, and that of its group.
+    status: Option<ExitStatus>,
+}
 
 impl Ended {
-    /// Its status; it is killed if that does not come by itself.
-    pub(crate) fn end_within(&mut self, time: Duration) -> io::Result<ExitStatus> {
+    /// Its status; it is killed if that does not come by itself, or once a signal asks this process to end.
+    pub(crate) fn end_within(&mut self, time: Duration, signals: &OwnedFd) -> io::Result<ExitStatus> {
         let started = Instant::now();
-        loop {
-            match self.0.try_wait()? {
-                Some(status) => return Ok(status),
-                None if started.elapsed() >= time => self.0.kill()?,
-                None => {}
-            }
-            thread::sleep(TICK);
+        while !self.has_ended()? && started.elapsed() < time && !has_signal(signals, TICK) {}
+        self.end()
+    }
+
+    fn has_ended(&self) -> io::Result<bool> {
+        // Without taking its status: others of its group are still to be ended.
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        Ok(waitid(WaitId::Pid(Pid::from_child(&self.child)), look)?.is_some())
+    }
+
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
         }
+        let _ended_already = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+        let status = self.child.wait()?;
+        self.status = Some(status);
+        Ok(status)
     }
 }
 
 impl Drop for Ended {
     /// Does nothing to a process that has been waited for.
     fn drop(&mut self) {
-        let _ended_already = self.0.kill();
-        let _status = self.0.wait();
+        let _status = self.end();
     }
 }
 
@@ -111,12 +123,13 @@ pub(crate) fn start(
     records: RecordChannel,
 ) -> Result<Running, Failure> {
     let mut command = Command::new(program);
-    // The signals of a terminal are for this process: it decides.
+    // The signals of a terminal are for this process, which decides; and what QEMU is started by can be ended with it.
     command.args(arguments).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let passed = files.iter().map(|file| file.as_fd().as_raw_fd()).chain([records.theirs.as_raw_fd()]).collect();
     tie(&mut command, passed);
-    let mut child = Ended(command.spawn().map_err(|error| not_started(program, error))?);
-    let streams = (child.0.stdin.take(), child.0.stdout.take(), child.0.stderr.take());
+    let child = command.spawn().map_err(|error| not_started(program, error))?;
+    let mut child = Ended { child, status: None };
+    let streams = (child.child.stdin.take(), child.child.stdout.take(), child.child.stderr.take());
     let (Some(console_input), Some(console_output), Some(complaints)) = streams else {
         return Err(Failure::of_host(anyhow::anyhow!("QEMU was started without streams")));
     };

@@ -6,10 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where a shell would find one.
+/// Where a shell would find one, wherever it is then started.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join(name)).find(|file| is_program(file))
+    env::split_paths(&path)
+        .map(|directory| directory.join(name))
+        .find(|file| is_program(file))
+        .and_then(|file| std::path::absolute(file).ok())
 }
 
 fn is_program(path: &Path) -> bool {

@@ -1,11 +1,14 @@
 //! What happens to a machine while it runs: its output passed on, its records read, its end brought about.
 
 use std::{
-    fs::File,
     io::{self, Read, Write},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     process::ExitStatus,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -16,14 +19,17 @@ use mote_vmm::{EndRecord, Record, RecordReader};
 use zerocopy::IntoBytes;
 
 use super::{
-    super::{failure::Failure, guest::signals},
+    super::{failure::Failure, guest::wait_for_signal},
     process::Running,
 };
 
 /// How long a machine may take to switch itself off when its run has ended.
-const SWITCH_OFF: Duration = Duration::from_secs(5);
+pub(crate) const SWITCH_OFF: Duration = Duration::from_secs(5);
+/// How long the rest of what a machine left may take to come, when its process is gone: it is all there, unless somebody else holds the
+/// other end.
+const LEFTOVERS: Duration = Duration::from_secs(2);
 /// Kept of what QEMU says.
-const MAX_COMPLAINT_BYTES: u64 = 16 << 10;
+const MAX_COMPLAINT_BYTES: usize = 16 << 10;
 
 /// How a machine ended.
 pub(crate) enum End {
@@ -57,6 +63,10 @@ pub(crate) struct Watch<I, O> {
     /// Gets what the console prints.
     pub(crate) output: O,
     pub(crate) deadline: Option<Duration>,
+    /// Of [`super::super::guest::signals`].
+    pub(crate) signals: OwnedFd,
+    /// How long a machine may take to switch itself off when it has told its end.
+    pub(crate) switch_off: Duration,
 }
 
 enum Event {
@@ -65,6 +75,9 @@ enum Event {
     ConsoleClosed,
     /// QEMU ended, or is about to.
     RecordsClosed,
+    /// QEMU says something.
+    Complaint(Vec<u8>),
+    ComplaintsClosed,
     OutputLost(io::Error),
     Signal,
 }
@@ -76,21 +89,25 @@ impl<I: Read + Send + 'static, O: Write + Send + 'static> Watch<I, O> {
         let deadline = self.deadline.and_then(|time| Instant::now().checked_add(time));
         let (sender, events) = channel();
 
-        let signals = File::from(signals()?);
-        in_thread(&sender, move |sender| wait_for_signal(signals, sender))?;
+        let signals = self.signals.try_clone().context("cannot duplicate a pipe")?;
+        in_thread(&sender, move |sender| {
+            wait_for_signal(signals);
+            let _nobody_waits = sender.send(Event::Signal);
+        })?;
         let reader = records.try_clone().context("cannot duplicate a socket")?;
         in_thread(&sender, move |sender| read_records(reader, sender))?;
-        let mut output = self.output;
+        let passing = Passing::default();
+        let (mut output, passes) = (self.output, passing.clone());
         in_thread(&sender, move |sender| {
-            let event = pass_on(&mut console_output, &mut output);
+            let event = pass_on(&mut console_output, &mut output, &passes);
             let _nobody_waits = sender.send(event);
         })?;
-        let complaints = thread::Builder::new().spawn(move || read_complaints(complaints)).context("cannot start a thread")?;
+        in_thread(&sender, move |sender| read_complaints(complaints, sender))?;
 
         // A QEMU whose input is a pipe without a writer drops output while it waits for a slow reader.
         let _open_to_the_end = console_input.as_fd().try_clone_to_owned().context("cannot duplicate a pipe")?;
         let mut input = Some((self.input, console_input, records));
-        let mut state = State::default();
+        let mut state = State { switch_off: self.switch_off, ..State::default() };
         while let Some(event) = state.next(&events, deadline) {
             if matches!(event, Event::Record(Record::Started(_)))
                 && let Some((from, to, records)) = input.take()
@@ -101,9 +118,9 @@ impl<I: Read + Send + 'static, O: Write + Send + 'static> Watch<I, O> {
             state.take(event);
         }
         let closed = state.records_closed.then_some(SWITCH_OFF);
-        let status = child.end_within(closed.unwrap_or_default()).context("cannot wait for QEMU")?;
-        state.drain(&events);
-        let complaints = complaints.join().unwrap_or_default();
+        let status = child.end_within(closed.unwrap_or_default(), &self.signals).context("cannot wait for QEMU")?;
+        state.drain(&events, &passing);
+        let complaints = String::from_utf8_lossy(&state.complaints).trim_end().to_owned();
         Ok(Observed { end: state.end.unwrap_or(End::Silent(status)), phases: state.phases, complaints })
     }
 }
@@ -115,8 +132,11 @@ struct State {
     phases: Option<Phases>,
     /// When a machine that has told its end is not waited for any more.
     patience: Option<Instant>,
+    switch_off: Duration,
     console_closed: bool,
     records_closed: bool,
+    complaints: Vec<u8>,
+    complaints_closed: bool,
 }
 
 impl State {
@@ -142,43 +162,67 @@ impl State {
 
     fn take(&mut self, event: Event) {
         match event {
+            // It runs again.
+            Event::Record(Record::Started(_)) if self.end.is_some() => self.patience = Some(Instant::now()),
             Event::Record(Record::Started(phases)) => self.phases = Some(phases),
             Event::Record(Record::Ended(end)) => self.told(End::Told(end)),
             Event::Record(Record::Failed(text)) => self.told(End::Failed(text)),
             Event::RecordsClosed => self.records_closed = true,
             Event::ConsoleClosed => self.console_closed = true,
+            Event::Complaint(bytes) => self.complaints.extend(bytes),
+            Event::ComplaintsClosed => self.complaints_closed = true,
             // Output that is lost matters whatever else happened.
             Event::OutputLost(error) => {
                 self.end = Some(End::OutputLost(error));
                 self.console_closed = true;
             }
-            // Who waits for a reader of the output can be interrupted, too.
-            Event::Signal if !self.console_closed => self.end = Some(End::Interrupted),
-            Event::Signal => {}
+            // Nothing is lost any more.
+            Event::Signal if self.console_closed && self.end.is_some() => self.patience = Some(Instant::now()),
+            // Who waits for a reader of the output, or for what records say, can be interrupted, too.
+            Event::Signal => self.end = Some(End::Interrupted),
         }
     }
 
     /// The first end that is told is the end.
     fn told(&mut self, end: End) {
         self.end.get_or_insert(end);
-        self.patience.get_or_insert(Instant::now() + SWITCH_OFF);
+        self.patience.get_or_insert(Instant::now() + self.switch_off);
     }
 
     /// The rest of what the machine left: QEMU is gone, so all of it comes, unless nobody takes the output.
-    fn drain(&mut self, events: &Receiver<Event>) {
-        let mut until = None;
-        while !self.console_closed || !self.records_closed {
+    fn drain(&mut self, events: &Receiver<Event>, passing: &Passing) {
+        let (mut until, mut passed) = (Instant::now() + LEFTOVERS, passing.count());
+        while !self.console_closed || !self.records_closed || !self.complaints_closed {
+            if let Ok(event) = events.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                self.take(event);
+            }
             // A program that ended waits for the readers of its output, as any process does; one that was stopped does not.
-            let stopped = matches!(self.end, Some(End::DeadlineExceeded | End::Interrupted));
-            let event = if stopped {
-                let until = *until.get_or_insert_with(|| Instant::now() + Duration::from_secs(2));
-                events.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
-            } else {
-                events.recv().ok()
-            };
-            let Some(event) = event else { return };
-            self.take(event);
+            let is_stopped = matches!(self.end, Some(End::DeadlineExceeded | End::Interrupted));
+            let goes_on = !is_stopped && (passing.is_at_a_reader() || passing.count() != passed);
+            match Instant::now() < until {
+                true => {}
+                false if goes_on => (until, passed) = (Instant::now() + LEFTOVERS, passing.count()),
+                false => return,
+            }
         }
+    }
+}
+
+/// How far the output is, as seen from another thread: odd while a reader is waited for.
+#[derive(Clone, Default)]
+struct Passing(Arc<AtomicU64>);
+
+impl Passing {
+    fn step(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn is_at_a_reader(&self) -> bool {
+        self.count() % 2 == 1
     }
 }
 
@@ -187,16 +231,6 @@ fn in_thread(sender: &Sender<Event>, run: impl FnOnce(Sender<Event>) + Send + 's
     // It ends with the process at the latest: some of these wait for what may never come.
     thread::Builder::new().spawn(move || run(sender)).context("cannot start a thread")?;
     Ok(())
-}
-
-fn wait_for_signal(mut pipe: File, sender: Sender<Event>) {
-    loop {
-        match pipe.read(&mut [0]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(1..) => drop(sender.send(Event::Signal)),
-            Ok(0) | Err(_) => return,
-        }
-    }
 }
 
 fn read_records(mut channel: impl Read, sender: Sender<Event>) {
@@ -220,7 +254,7 @@ fn read_records(mut channel: impl Read, sender: Sender<Event>) {
 }
 
 /// All of the console, as it comes.
-fn pass_on(console: &mut impl Read, output: &mut impl Write) -> Event {
+fn pass_on(console: &mut impl Read, output: &mut impl Write, passing: &Passing) -> Event {
     let mut buffer = [0; 4096];
     loop {
         let bytes = match console.read(&mut buffer) {
@@ -228,9 +262,11 @@ fn pass_on(console: &mut impl Read, output: &mut impl Write) -> Event {
             Ok(0) | Err(_) => return Event::ConsoleClosed,
             Ok(bytes) => buffer.get(..bytes).unwrap_or_default(),
         };
+        passing.step();
         if let Err(error) = output.write_all(bytes).and_then(|()| output.flush()) {
             return Event::OutputLost(error);
         }
+        passing.step();
     }
 }
 
@@ -254,10 +290,19 @@ fn feed(mut from: impl Read, mut to: impl Write, mut records: impl Write) {
 }
 
 /// What QEMU has to say, with a bound.
-fn read_complaints(stream: impl Read) -> String {
-    let mut bytes = Vec::new();
-    let mut stream = stream.take(MAX_COMPLAINT_BYTES);
-    let _what_was_read = stream.read_to_end(&mut bytes);
-    let _rest = io::copy(&mut stream.into_inner(), &mut io::sink());
-    String::from_utf8_lossy(&bytes).trim_end().to_owned()
+fn read_complaints(mut stream: impl Read, sender: Sender<Event>) {
+    let mut room = MAX_COMPLAINT_BYTES;
+    let mut buffer = [0; 4096];
+    loop {
+        let bytes = match stream.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(0) | Err(_) => break,
+            Ok(bytes) => bytes.min(room),
+        };
+        room -= bytes;
+        if bytes > 0 {
+            let _nobody_waits = sender.send(Event::Complaint(buffer.get(..bytes).unwrap_or_default().to_vec()));
+        }
+    }
+    let _nobody_waits = sender.send(Event::ComplaintsClosed);
 }

@@ -26,7 +26,7 @@ use super::{
         guest::{flag_signals, shown},
         status,
     },
-    tools::{self, Tools},
+    tools::{self, Tools, WorkingTools},
 };
 
 /// What GRUB says last: what comes by the console behind it is the program's.
@@ -37,6 +37,14 @@ const MODULES: [&str; 11] =
     ["iso9660", "part_gpt", "part_msdos", "search", "search_fs_file", "multiboot2", "boot", "echo", "ls", "reboot", "minicmd"];
 /// Access to disks by the BIOS.
 const BIOS_MODULE: &str = "biosdisk";
+/// Files in the directory where an image is made. The tools work there, and are given no other names: to each of them some character
+/// means something that can be in the name of a directory, as `@@` does to mtools.
+const COMMANDS: &str = "commands";
+const CORE: &str = "core";
+const UEFI_PROGRAM: &str = "BOOTX64.EFI";
+const ROOT: &str = "root";
+const FAT_IMAGE: &str = "root/efi.img";
+const IMAGE: &str = "image";
 /// Capacity of file systems that `mformat` knows by their KiB, and what of it is left for files.
 const FAT_SIZES: [(&str, u64); 2] = [("1440", 1_400_000), ("2880", 2_800_000)];
 
@@ -46,6 +54,7 @@ pub(super) type Parts = Vec<(&'static str, u64)>;
 /// Makes the image in a directory beside it, from where it takes its place when it is whole.
 pub(super) fn build(tools: &Tools, files: &Files, command_line: &str, output: &Path) -> Result<Parts, Failure> {
     let signals = Interrupts::catch()?;
+    let output = &behind_links(output)?;
     let directory = match output.parent() {
         Some(directory) if directory != Path::new("") => directory,
         _ => Path::new("."),
@@ -57,12 +66,13 @@ pub(super) fn build(tools: &Tools, files: &Files, command_line: &str, output: &P
         )));
     }
     let work = tempfile::Builder::new().prefix(".mote-image-").tempdir_in(directory);
-    let work = work.with_context(|| format!("cannot write beside {}", shown(output)))?;
+    let work = work.with_context(|| format!("cannot write {}, which is made in a directory beside it", shown(output)))?;
+    let tools = tools.working_in(work.path());
     let contents = Contents::write(work.path(), files, command_line)?;
-    let bios = signals.unless_any(bios_loader(tools, &contents))?;
-    let uefi = signals.unless_any(uefi_loader(tools, &contents))?;
-    let image = work.path().join("image");
-    signals.unless_any(join(tools, &contents, &image))?;
+    let bios = signals.unless_any(bios_loader(&tools, &contents))?;
+    let uefi = signals.unless_any(uefi_loader(&tools, &contents))?;
+    signals.unless_any(join(&tools, &contents))?;
+    let image = contents.work.join(IMAGE);
     let image_bytes = size(&image)?;
     put_in_place(&image, output)?;
 
@@ -83,6 +93,15 @@ pub(super) fn build(tools: &Tools, files: &Files, command_line: &str, output: &P
     ])
 }
 
+/// The file that a symbolic link leads to: the link stays.
+fn behind_links(output: &Path) -> Result<PathBuf, Failure> {
+    if output.is_symlink() {
+        let target = output.canonicalize();
+        return Ok(target.with_context(|| format!("cannot write {}: the symbolic link leads nowhere", shown(output)))?);
+    }
+    Ok(output.into())
+}
+
 /// For people.
 pub(super) fn table(parts: &Parts) -> String {
     let mut text = String::new();
@@ -93,19 +112,17 @@ pub(super) fn table(parts: &Parts) -> String {
     text
 }
 
-/// The directory that becomes the file system, and what its loaders are told.
+/// The directory that becomes the file system, beside it what its loaders are told.
 struct Contents {
     work: PathBuf,
     root: PathBuf,
-    /// GRUB's first and only commands.
-    commands: PathBuf,
     /// Of all that is booted.
     digest: blake3::Hash,
 }
 
 impl Contents {
     fn write(work: &Path, files: &Files, command_line: &str) -> Result<Self, Failure> {
-        let root = work.join("root");
+        let root = work.join(ROOT);
         fs::create_dir_all(root.join("boot/grub")).context("cannot make a directory")?;
         let mut bundle = Vec::new();
         boot::write_bundle(files, command_line, &mut bundle).context("cannot make the bundle")?;
@@ -116,12 +133,12 @@ impl Contents {
             "search --no-floppy --file --set=root /boot/{name}\nset gfxpayload=text\nmultiboot2 /boot/mote-kernel\nmodule2 \
              /boot/bundle bundle\necho \"{LAST_WORDS}\"\nboot\n"
         );
-        let contents = Self { work: work.into(), commands: work.join("commands"), root, digest };
+        let contents = Self { work: work.into(), root, digest };
         for (path, bytes) in [
             (contents.root.join("boot/mote-kernel"), &*files.kernel),
             (contents.root.join("boot/bundle"), &bundle),
             (contents.root.join("boot").join(name), b""),
-            (contents.commands.clone(), commands.as_bytes()),
+            (contents.work.join(COMMANDS), commands.as_bytes()),
         ] {
             write(&path, bytes)?;
         }
@@ -142,46 +159,43 @@ impl Contents {
 }
 
 /// What a BIOS starts: from the file system, or from a disk by the first sector. Its size.
-fn bios_loader(tools: &Tools, contents: &Contents) -> Result<u64, Failure> {
-    let core = contents.work.join("core");
+fn bios_loader(tools: &WorkingTools<'_>, contents: &Contents) -> Result<u64, Failure> {
     let mut mkimage = tools.grub_mkimage();
-    mkimage.args(["--format", "i386-pc", "--prefix", "/boot/grub", "--config"]).arg(&contents.commands);
-    mkimage.arg("--directory").arg(&tools.bios_modules).arg("--output").arg(&core).args(MODULES).arg(BIOS_MODULE);
+    mkimage.args(["--format", "i386-pc", "--prefix", "/boot/grub", "--config", COMMANDS]);
+    mkimage.arg("--directory").arg(tools.bios_modules()).args(["--output", CORE]).args(MODULES).arg(BIOS_MODULE);
     tools::run(&mut mkimage)?;
-    let first = read(&tools.bios_modules.join("cdboot.img"))?;
-    let loader = [first, read(&core)?].concat();
+    let first = read(&tools.bios_modules().join("cdboot.img"))?;
+    let loader = [first, read(&contents.work.join(CORE))?].concat();
     write(&contents.root.join("boot/grub/bios.img"), &loader)?;
     Ok(loader.len() as u64)
 }
 
 /// What UEFI starts: a program in a FAT file system. The size of that.
-fn uefi_loader(tools: &Tools, contents: &Contents) -> Result<u64, Failure> {
-    let program = contents.work.join("BOOTX64.EFI");
+fn uefi_loader(tools: &WorkingTools<'_>, contents: &Contents) -> Result<u64, Failure> {
     let mut mkimage = tools.grub_mkimage();
-    mkimage.args(["--format", "x86_64-efi", "--prefix", "/boot/grub", "--config"]).arg(&contents.commands);
-    mkimage.arg("--directory").arg(&tools.uefi_modules).arg("--output").arg(&program).args(MODULES);
+    mkimage.args(["--format", "x86_64-efi", "--prefix", "/boot/grub", "--config", COMMANDS]);
+    mkimage.arg("--directory").arg(tools.uefi_modules()).args(["--output", UEFI_PROGRAM]).args(MODULES);
     tools::run(&mut mkimage)?;
-    let bytes = size(&program)?;
+    let bytes = size(&contents.work.join(UEFI_PROGRAM))?;
     let fits = FAT_SIZES.iter().find(|(_, room)| bytes <= *room);
     let (kib, _) = fits.ok_or_else(|| Failure::of_host(anyhow::anyhow!("GRUB for UEFI is too large: {bytes} bytes")))?;
-    let file_system = contents.root.join("efi.img");
-    tools::run(
-        tools.mformat().args(["-C", "-f", kib, "-N", &contents.serial(8), "-v", "MOTE", "-i"]).arg(&file_system).arg("::"),
-    )?;
-    tools::run(tools.mmd().arg("-i").arg(&file_system).args(["::/EFI", "::/EFI/BOOT"]))?;
-    tools::run(tools.mcopy().arg("-i").arg(&file_system).arg(&program).arg("::/EFI/BOOT/BOOTX64.EFI"))?;
-    size(&file_system)
+    let serial = contents.serial(8);
+    tools::run(tools.mformat().args(["-C", "-f", kib, "-N", &serial, "-v", "MOTE", "-i", FAT_IMAGE, "::"]))?;
+    tools::run(tools.mmd().args(["-i", FAT_IMAGE, "::/EFI", "::/EFI/BOOT"]))?;
+    tools::run(tools.mcopy().args(["-i", FAT_IMAGE, UEFI_PROGRAM, "::/EFI/BOOT/BOOTX64.EFI"]))?;
+    size(&contents.work.join(FAT_IMAGE))
 }
 
 /// The file system with both loaders, so that it boots as a disk: with GRUB's first sector, and a partition for UEFI.
-fn join(tools: &Tools, contents: &Contents, image: &Path) -> Result<(), Failure> {
+fn join(tools: &WorkingTools<'_>, contents: &Contents) -> Result<(), Failure> {
     let mut xorriso = tools.xorriso();
-    xorriso.args(["-as", "mkisofs", "-quiet", "-volid", "MOTE", "-rational-rock"]);
+    xorriso.args(["-no_rc", "-as", "mkisofs", "-quiet", "-volid", "MOTE", "-rational-rock"]);
     xorriso.args(["-b", "boot/grub/bios.img", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table"]);
-    xorriso.args(["--grub2-boot-info", "--grub2-mbr"]).arg(tools.bios_modules.join("boot_hybrid.img"));
+    xorriso.args(["--grub2-boot-info", "--grub2-mbr"]).arg(tools.bios_modules().join("boot_hybrid.img"));
     xorriso.args(["--efi-boot", "efi.img", "-efi-boot-part", "--efi-boot-image", "--protective-msdos-label"]);
     xorriso.arg("--set_all_file_dates").arg(format!("={}", tools::DATE));
-    xorriso.args(["--gpt_disk_guid", &contents.guid(), "-o"]).arg(image).arg(&contents.root);
+    // Without graft points it takes a backslash in the name of its own directory for an escape.
+    xorriso.args(["--gpt_disk_guid", &contents.guid(), "-o", IMAGE, "-graft-points", &format!("/={ROOT}")]);
     tools::run(&mut xorriso)
 }
 

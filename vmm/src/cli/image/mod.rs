@@ -39,11 +39,32 @@ Exit status:
   126  the module cannot be put into an image
   137  interrupted by SIGINT, SIGTERM or SIGHUP";
 
+/// What an image has in it, so that it cannot be said when one is booted.
+const SETTLED: [&str; 14] = [
+    "command",
+    "output",
+    "cmdline",
+    "no_terminal",
+    "invoke",
+    "env",
+    "dir",
+    "dir_ro",
+    "ramdisk",
+    "max_wasm_memory",
+    "fuel",
+    "argv0",
+    "engine",
+    "kernel",
+];
+
 #[derive(Args)]
 #[command(
     after_help = DETAILS,
     override_usage = "mote image [OPTIONS] -o DISK.img MODULE [-- ARGS...]\n       mote image --verify DISK.img [--firmware WHICH]",
     mut_arg("dir", |argument| argument.hide(true)),
+    mut_arg("engine", |argument| argument.help("What runs the module; auto is the interpreter, unless it lacks something that the module needs")),
+    mut_arg("kernel", |argument| argument.help("Put in this kernel image instead of the built-in one")),
+    mut_arg("log", |argument| argument.help("Log: mote's to standard error, the guest kernel's to its console")),
     mut_arg("dir_ro", |argument| argument.hide(true)),
     mut_arg("memory", |argument| argument.help("RAM of the machine for --verify [default: 1GiB]")),
     mut_arg("timeout", |argument| argument.help("How long --verify waits for the end of the program [default: 1min]"))
@@ -54,15 +75,16 @@ pub(crate) struct ImageArgs {
     #[arg(value_name = "MODULE", required_unless_present = "verify", num_args = 1.., allow_negative_numbers = true)]
     command: Vec<OsString>,
     /// Where the image goes. What is there is replaced when the new one is whole.
-    #[arg(short, long, value_name = "DISK.img", required_unless_present = "verify")]
+    #[arg(short, long, value_name = "DISK.img", required_unless_present = "verify", conflicts_with_all = ["qemu", "accel", "cpu", "qemu_arg"])]
     output: Option<PathBuf>,
     /// Boot this image in QEMU, and report what its program printed and how it ended. Nothing is written to it.
-    #[arg(long, value_name = "DISK.img", conflicts_with_all = ["command", "output"])]
+    #[arg(long, value_name = "DISK.img", conflicts_with_all = SETTLED)]
     verify: Option<PathBuf>,
     /// What boots it for --verify [default: both].
     #[arg(long, value_name = "WHICH")]
     firmware: Option<verify::FirmwareArg>,
-    /// Words for the kernel's command line, as "exit=reboot watchdog=ib700,30" (docs/boot.md).
+    /// Words for the kernel's command line, as "exit=reboot watchdog=ib700,30" (docs/boot.md). They count where an option says something
+    /// else.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// The console is for a machine at its other end: no CR before LF, no echo, no Ctrl-D.
@@ -73,7 +95,7 @@ pub(crate) struct ImageArgs {
     invoke: Option<String>,
     /// Processors that --engine aot compiles for, as `mote compile` has them.
     #[cfg(feature = "compiled")]
-    #[arg(long, value_name = "CPU", default_value = "x86-64")]
+    #[arg(long, value_name = "CPU", default_value = "x86-64", conflicts_with = "verify")]
     target_cpu: Target,
     #[command(flatten)]
     pub(crate) guest: GuestArgs,
@@ -123,19 +145,17 @@ fn execute(arguments: &ImageArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// What the kernel is told: what suits a board, the program, then what was given, which counts where both say something.
+/// What the kernel is told: what suits a board, unless something else was given.
 fn command_line(arguments: &ImageArgs, module: &Path) -> Result<String, Failure> {
+    let given = Words::parse("--cmdline", arguments.cmdline.as_deref().unwrap_or_default())?;
     let mut words = Words::default();
-    if !arguments.no_terminal {
+    if !arguments.no_terminal && !given.has("terminal") {
         words.push("terminal", None);
     }
-    if let Some(text) = &arguments.cmdline {
-        words.extend(Words::parse("--cmdline", text)?);
-    }
+    words.extend(boot::program_words(&arguments.guest, module, arguments.invoke.as_deref(), given)?);
     words.push_default("exit", "poweroff");
     // A line that nobody reads does no harm, and one that is not there is left alone.
     words.push_default("record", "com2");
-    words.extend(boot::program_words(&arguments.guest, module, arguments.invoke.as_deref())?);
     let program_arguments = utf8(arguments.command.iter().skip(1).cloned())?;
     Ok(words.text(&program_arguments))
 }

@@ -1,6 +1,7 @@
 //! The programs that an image is made with, and who has them.
 
 use std::{
+    env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -33,8 +34,8 @@ pub(super) struct Tools {
     mformat: PathBuf,
     mmd: PathBuf,
     mcopy: PathBuf,
-    pub(super) bios_modules: PathBuf,
-    pub(super) uefi_modules: PathBuf,
+    bios_modules: PathBuf,
+    uefi_modules: PathBuf,
 }
 
 impl Tools {
@@ -53,33 +54,55 @@ impl Tools {
         missing.tell().map(|()| tools)
     }
 
-    pub(super) fn grub_mkimage(&self) -> Command {
-        reproducible(&self.grub_mkimage)
-    }
-
-    pub(super) fn xorriso(&self) -> Command {
-        reproducible(&self.xorriso)
-    }
-
-    pub(super) fn mformat(&self) -> Command {
-        reproducible(&self.mformat)
-    }
-
-    pub(super) fn mmd(&self) -> Command {
-        reproducible(&self.mmd)
-    }
-
-    pub(super) fn mcopy(&self) -> Command {
-        reproducible(&self.mcopy)
+    /// Them in a directory, from which names of files are counted.
+    pub(super) fn working_in<'a>(&'a self, directory: &'a Path) -> WorkingTools<'a> {
+        WorkingTools { tools: self, directory }
     }
 }
 
-/// With nothing of this machine's in what it makes: neither its clock, nor the user's settings.
-fn reproducible(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env("SOURCE_DATE_EPOCH", DATE).env("TZ", "UTC").env("LC_ALL", "C").env("MTOOLSRC", "/dev/null");
-    command.env_remove("HOME").stdin(Stdio::null());
-    command
+/// Programs that are started in a directory.
+pub(super) struct WorkingTools<'a> {
+    tools: &'a Tools,
+    directory: &'a Path,
+}
+
+impl WorkingTools<'_> {
+    pub(super) fn grub_mkimage(&self) -> Command {
+        self.reproducible(&self.tools.grub_mkimage)
+    }
+
+    pub(super) fn xorriso(&self) -> Command {
+        self.reproducible(&self.tools.xorriso)
+    }
+
+    pub(super) fn mformat(&self) -> Command {
+        self.reproducible(&self.tools.mformat)
+    }
+
+    pub(super) fn mmd(&self) -> Command {
+        self.reproducible(&self.tools.mmd)
+    }
+
+    pub(super) fn mcopy(&self) -> Command {
+        self.reproducible(&self.tools.mcopy)
+    }
+
+    pub(super) fn bios_modules(&self) -> &Path {
+        &self.tools.bios_modules
+    }
+
+    pub(super) fn uefi_modules(&self) -> &Path {
+        &self.tools.uefi_modules
+    }
+
+    /// With nothing of this machine's in what it makes: neither its clock, nor the user's settings.
+    fn reproducible(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(env::var_os("PATH").map(|path| ("PATH", path)));
+        command.env("SOURCE_DATE_EPOCH", DATE).env("TZ", "UTC").env("LC_ALL", "C").env("MTOOLSRC", "/dev/null");
+        command.current_dir(self.directory).stdin(Stdio::null());
+        command
+    }
 }
 
 /// Runs one to its end; what it says is in the error if it fails.

@@ -3,14 +3,21 @@
 use std::{
     ffi::OsString,
     io::{self, Write},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
 use anyhow::Context;
 use clap::ValueEnum;
 use mote_vmm::Ending;
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+};
 
 use super::{
     super::{
@@ -18,10 +25,10 @@ use super::{
             self,
             machine::{self, Lines},
             process::{self, RecordChannel},
-            watch::{End, Observed, Watch},
+            watch::{End, Observed, SWITCH_OFF, Watch},
         },
         failure::{Failure, judge},
-        guest::shown,
+        guest::{has_signal, shown, signals},
         print, status,
     },
     ImageArgs, build, tools,
@@ -31,6 +38,8 @@ use super::{
 const RAM_BYTES: u64 = 1 << 30;
 /// Until the program has to end, unless --timeout says otherwise.
 const TIME: Duration = Duration::from_secs(60);
+/// Kept of what a machine prints.
+const MOST_KEPT: usize = 1 << 20;
 /// UEFI for virtual machines, with room for its variables in one file, and Debian's package.
 const OVMF: ([&str; 2], &str) = (["/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd"], "ovmf");
 /// Where QEMU is looked for, if it is not named otherwise.
@@ -55,13 +64,17 @@ pub(super) fn verify(arguments: &ImageArgs, image: &Path) -> Result<u8, Failure>
     if metadata.is_dir() {
         return Err(Failure::of_host(anyhow::anyhow!("{} is a directory", shown(image))));
     }
+    let signals = signals()?;
     let mut all = 0;
     for (name, file) in firmware {
-        let (observed, printed) = boot(arguments, image, file.as_deref())?;
+        if has_signal(&signals, Duration::ZERO) {
+            return Err(interrupted());
+        }
+        let (observed, printed) = boot(arguments, image, file.as_deref(), &signals)?;
         match (judge_end(observed), printed) {
-            (Ok(verdict), printed) => report(name, &verdict, &printed)?,
+            (Ok(verdict), printed) => report(name, &verdict, printed, &signals)?,
             (Err(failure), printed) => {
-                report(name, "it did not end as it should", &printed)?;
+                report(name, "it did not end as it should", printed, &signals)?;
                 let Failure { status, error } = failure;
                 let failure = Failure { status, error: error.context(format!("{}: {name}", shown(image))) };
                 all = failure.tell();
@@ -92,7 +105,7 @@ fn firmware(arguments: &ImageArgs) -> Result<Vec<(&'static str, Option<PathBuf>)
 }
 
 /// One boot, and what the console printed behind the loader's last words.
-fn boot(arguments: &ImageArgs, image: &Path, firmware: Option<&Path>) -> Result<(Observed, Vec<u8>), Failure> {
+fn boot(arguments: &ImageArgs, image: &Path, firmware: Option<&Path>, signals: &OwnedFd) -> Result<(Observed, Vec<u8>), Failure> {
     let records = RecordChannel::new()?;
     let mut options: Vec<OsString> = Vec::new();
     if let Some(file) = firmware {
@@ -105,8 +118,15 @@ fn boot(arguments: &ImageArgs, image: &Path, firmware: Option<&Path>) -> Result<
     let running = process::start(&arguments.machine.qemu, &line, &[], records)?;
     let printed = Kept::default();
     let deadline = Some(arguments.guest.timeout.unwrap_or(TIME));
-    let observed = Watch { input: io::empty(), output: printed.clone(), deadline }.until_end(running)?;
-    Ok((observed, program_output(&printed.take()).to_vec()))
+    let signals = signals.try_clone().context("cannot duplicate a pipe")?;
+    let watch = Watch { input: io::empty(), output: printed.clone(), deadline, signals, switch_off: SWITCH_OFF };
+    let observed = watch.until_end(running)?;
+    let Output { bytes, more } = printed.take();
+    let mut printed = if firmware.is_some() { program_output(&bytes).to_vec() } else { bytes };
+    if more > 0 {
+        printed.extend(format!("… {more} more bytes\n").as_bytes());
+    }
+    Ok((observed, printed))
 }
 
 /// As a disk that keeps nothing of what is written to it. A comma in a value is written twice.
@@ -122,8 +142,8 @@ fn drive(image: &Path) -> OsString {
     option
 }
 
-/// What comes behind the loader's last words and their line's end. UEFI has the console on the same line as the program; a BIOS has
-/// none there, and then all of it is the program's.
+/// What comes behind the loader's last words and their line's end, where UEFI has its console on the program's line. A BIOS has none
+/// there: all of it is the program's.
 fn program_output(console: &[u8]) -> &[u8] {
     let words = build::LAST_WORDS.as_bytes();
     let Some(at) = console.windows(words.len()).position(|window| window == words) else { return console };
@@ -152,38 +172,67 @@ fn judge_end(observed: Observed) -> Result<String, Failure> {
         End::DeadlineExceeded => {
             Err(failure("the program did not end in the time of --timeout, 60 s unless another was given".into()))
         }
-        End::Interrupted => {
-            let (status, message) = judge(&Ending::Interrupted);
-            Err(Failure { status, error: anyhow::Error::msg(message.unwrap_or_default()) })
-        }
+        End::Interrupted => Err(interrupted()),
         End::OutputLost(error) => Err(Failure::of_host(error)),
         End::Silent(status) => Err(failure(format!("the machine stopped ({status}) before the guest told how the run ended"))),
     }
 }
 
-fn report(firmware: &str, verdict: &str, printed: &[u8]) -> Result<(), Failure> {
-    let head = match printed {
+fn interrupted() -> Failure {
+    let (status, message) = judge(&Ending::Interrupted);
+    Failure { status, error: anyhow::Error::msg(message.unwrap_or_default()) }
+}
+
+fn report(firmware: &str, verdict: &str, printed: Vec<u8>, signals: &OwnedFd) -> Result<(), Failure> {
+    let head = match *printed {
         [] => format!("{firmware}: {verdict}; it printed nothing\n"),
         _ => format!("{firmware}: {verdict}; it printed:\n"),
     };
-    let end: &[u8] = if matches!(printed, [] | [.., b'\n']) { b"" } else { b"\n" };
-    print(&[head.as_bytes(), printed, end].concat())?;
+    let end: &[u8] = if matches!(*printed, [] | [.., b'\n']) { b"" } else { b"\n" };
+    print_unless_signal([head.as_bytes(), &printed, end].concat(), signals)
+}
+
+/// Whoever waits for a reader can be interrupted.
+fn print_unless_signal(bytes: Vec<u8>, signals: &OwnedFd) -> Result<(), Failure> {
+    let (printed, waits) = pipe_with(PipeFlags::CLOEXEC).context("cannot make a pipe")?;
+    let writer = thread::Builder::new().spawn(move || {
+        let result = print(&bytes);
+        drop(waits);
+        result
+    });
+    let writer = writer.context("cannot start a thread")?;
+    let mut fds = [PollFd::new(&printed, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+    while matches!(poll(&mut fds, None), Err(Errno::INTR)) {}
+    if fds[0].revents().is_empty() {
+        return Err(interrupted());
+    }
+    writer.join().unwrap_or_else(|_| Err(anyhow::anyhow!("cannot write standard output")))?;
     Ok(())
 }
 
 /// What is written, kept for later.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+struct Kept(Arc<Mutex<Output>>);
+
+#[derive(Default)]
+struct Output {
+    bytes: Vec<u8>,
+    /// So many came behind these.
+    more: usize,
+}
 
 impl Kept {
-    fn take(&self) -> Vec<u8> {
+    fn take(&self) -> Output {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = bytes.len().min(MOST_KEPT - output.bytes.len());
+        output.bytes.extend(bytes.iter().take(kept));
+        output.more += bytes.len() - kept;
         Ok(bytes.len())
     }
 
@@ -201,6 +250,16 @@ mod tests {
         assert_eq!(program_output(b"\x1b[2JGRUB\n\r\rmote: starting\n\r\nmine\n"), b"\nmine\n");
         assert_eq!(program_output(b"mote: starting\r\nmote: starting\n"), b"mote: starting\n");
         assert_eq!(program_output(b"mine\n"), b"mine\n");
+    }
+
+    #[test]
+    fn what_is_kept_has_a_bound() {
+        let mut kept = Kept::default();
+        for _ in 0..3 {
+            kept.write_all(&vec![b'x'; MOST_KEPT / 2 + 1]).unwrap();
+        }
+        let Output { bytes, more } = kept.take();
+        assert_eq!((bytes.len(), more), (MOST_KEPT, MOST_KEPT / 2 + 3));
     }
 
     #[test]

@@ -30,8 +30,7 @@ pub(super) fn print(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<
     let boot = boot_options(arguments, &kernel, &bundle, &append);
     let program = [arguments.machine.qemu.clone().into_os_string()];
     let words: Vec<OsString> = program.into_iter().chain(arguments.machine.line(&memory(arguments), &lines, boot)).collect();
-    let text = quoted(&words)?;
-    print_text(format!("{text}\n").as_bytes())?;
+    print_text(&[quoted(&words)?, b"\n".to_vec()].concat())?;
     say(format_args!(
         "mote: kernel and bundle are in {}, which is yours to remove; the exit status will be in its file `records`, not in QEMU's \
          own\n",
@@ -81,10 +80,10 @@ fn file_backend(path: &Path) -> Result<String, Failure> {
     Ok(format!("file,path={}", text.replace(',', ",,")))
 }
 
-fn quoted(words: &[OsString]) -> Result<String, Failure> {
+fn quoted(words: &[OsString]) -> Result<Vec<u8>, Failure> {
     let quote = |word: &OsString| {
         let text = shlex::bytes::try_quote(OsStr::as_encoded_bytes(word)).context("an argument cannot be quoted")?;
-        anyhow::Ok(String::from_utf8_lossy(&text).into_owned())
+        anyhow::Ok(text.into_owned())
     };
-    Ok(words.iter().map(quote).collect::<Result<Vec<_>, _>>()?.join(" "))
+    Ok(words.iter().map(quote).collect::<Result<Vec<_>, _>>()?.join(&b' '))
 }

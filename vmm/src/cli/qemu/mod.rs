@@ -5,10 +5,11 @@ mod stats;
 
 use std::{
     ffi::OsString,
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use bytesize::ByteSize;
 use clap::Args;
 use mote_abi::layout::MONITOR;
@@ -22,23 +23,26 @@ use super::{
         load::{self, Files, Target},
         machine::{self, Lines, MachineArgs},
         process::{self, PassedFile, RecordChannel},
-        watch::{End, Observed, Watch},
+        watch::{End, Observed, SWITCH_OFF, Watch},
         words::Words,
     },
     failure::Failure,
-    guest::{shown, utf8},
-    run, say,
+    guest::{shown, signals, utf8},
+    run,
 };
 
 const DETAILS: &str = "\
 Standard output and standard error of the program both come by the machine's one console, on standard output. Standard input is read \
-ahead of the program. --memory is the RAM of the machine, its kernel included. The time of --timeout begins when QEMU starts. \
---engine auto is the interpreter, unless it lacks something that the module needs.";
+ahead of the program. --memory is the RAM of the machine, its kernel included. The time of --timeout begins when QEMU starts.";
 
 /// RAM of a machine, unless another size is given: as for `mote run`.
 const RAM_BYTES: u64 = 1 << 30;
 /// The least that can be tried: up to there the kernel and what starts it have places of their own.
 const LEAST_RAM_BYTES: u64 = MONITOR.end.next_multiple_of(16 << 20);
+/// The least that a kernel takes for itself and the program.
+const PROGRAM_BYTES: u64 = 8 << 20;
+/// What of memory is below the addresses of devices, if there is so much: there QEMU loads.
+const LOW_BYTES: u64 = 2 << 30;
 /// Longest command line that is given to QEMU itself: its loader has a page for it.
 const MAX_APPEND_BYTES: usize = 2000;
 /// Where a debugger is waited for, as QEMU's `-s` has it.
@@ -49,6 +53,9 @@ const GDB_ADDRESS: &str = "localhost:1234";
     after_help = format!("{DETAILS}\n\n{EXIT_STATUS}"),
     override_usage = "mote qemu [OPTIONS] MODULE [-- ARGS...]",
     mut_arg("dir", |argument| argument.hide(true)),
+    mut_arg("engine", |argument| argument.help("What runs the module; auto is the interpreter, unless it lacks something that the module needs")),
+    mut_arg("kernel", |argument| argument.help("Boot this kernel image instead of the built-in one")),
+    mut_arg("log", |argument| argument.help("Log: mote's to standard error, the guest kernel's to the console, on standard output")),
     mut_arg("dir_ro", |argument| argument.hide(true))
 )]
 pub(crate) struct QemuArgs {
@@ -64,7 +71,7 @@ pub(crate) struct QemuArgs {
     /// At the end, print to standard error where time went, in ticks of the machine's time-stamp counter.
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "table")]
     stats: Option<StatsFormat>,
-    /// More words for the kernel's command line, as random=weak (docs/boot.md).
+    /// More words for the kernel's command line, as random=weak (docs/boot.md). They count where an option says something else.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// Processors that --engine aot compiles for, as `mote compile` has them.
@@ -128,11 +135,46 @@ fn execute(arguments: &QemuArgs) -> Result<u8, Failure> {
     let module = arguments.command.first().map(PathBuf::from).unwrap_or_default();
     let files = load::load(&arguments.guest, &module, arguments.target())?;
     let plan = Plan::new(arguments, &module)?;
+    refuse_too_large(arguments, &module, &files, &plan)?;
     if arguments.dry_run {
         return dry_run::print(arguments, &files, &plan);
     }
     let observed = run_machine(arguments, &files, &plan)?;
     Ok(conclude(arguments, &module, &files, observed))
+}
+
+/// QEMU puts the bundle as high as it can in the lower part of memory, and over the kernel if that is too small for both: then nobody
+/// would be left to say so.
+fn refuse_too_large(arguments: &QemuArgs, module: &Path, files: &Files, plan: &Plan) -> Result<(), Failure> {
+    let (in_bundle, _) = plan.command_line();
+    let mut bundle = Counter(0);
+    boot::write_bundle(files, &in_bundle, &mut bundle).context("cannot make the bundle")?;
+    let needed = bundle.0 + MONITOR.end + PROGRAM_BYTES;
+    let memory = arguments.guest.memory.unwrap_or(RAM_BYTES);
+    if needed <= memory.min(LOW_BYTES) {
+        return Ok(());
+    }
+    let lower = if memory > LOW_BYTES { format!(", of which {} are for loading", ByteSize::b(LOW_BYTES)) } else { String::new() };
+    let [memory, bundle, needed] = [memory, bundle.0, needed].map(ByteSize::b);
+    let name = shown(module);
+    Err(Failure::rejected(format!(
+        "{name}: it does not fit into a machine with {memory} of memory{lower}: with what belongs to it, it has {bundle}, for which \
+         {needed} are needed (--memory)"
+    )))
+}
+
+/// Counts what is written.
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What the kernel is told, beside what differs between a run and a dry one.
@@ -143,13 +185,10 @@ struct Plan {
 
 impl Plan {
     fn new(arguments: &QemuArgs, module: &Path) -> Result<Self, Failure> {
-        let mut words = Words::default();
-        if let Some(text) = &arguments.cmdline {
-            words.extend(Words::parse("--cmdline", text)?);
-        }
+        let given = Words::parse("--cmdline", arguments.cmdline.as_deref().unwrap_or_default())?;
+        let mut words = boot::program_words(&arguments.guest, module, arguments.invoke.as_deref(), given)?;
         words.push_default("record", "com2");
         words.push_default("exit", "debug");
-        words.extend(boot::program_words(&arguments.guest, module, arguments.invoke.as_deref())?);
         Ok(Self { words, program_arguments: utf8(arguments.command.iter().skip(1).cloned())? })
     }
 
@@ -165,15 +204,29 @@ fn run_machine(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<Obser
     let kernel = PassedFile::new("kernel", |to| to.write_all(&files.kernel))?;
     let bundle = PassedFile::new("bundle", |to| boot::write_bundle(files, &in_bundle, to))?;
     let records = RecordChannel::new()?;
+    let signals = signals()?;
     let boot = boot_options(arguments, &kernel.path(), &bundle.path(), &append);
     let lines = Lines::piped(records.backend());
     let line = arguments.machine.line(&memory(arguments), &lines, boot);
     let running = process::start(&arguments.machine.qemu, &line, &[kernel, bundle], records)?;
     if let Some(address) = &arguments.gdb {
-        let kernel = arguments.guest.kernel.as_deref().map_or("KERNEL-WITH-SYMBOLS".into(), shown);
-        say(format_args!("mote: waiting for a debugger: gdb -x scripts/mote.gdb -ex 'mote-connect {address}' {kernel}\n"));
+        invite(address, arguments.guest.kernel.as_deref())?;
     }
-    Watch { input: io::stdin(), output: io::stdout(), deadline: arguments.guest.timeout }.until_end(running)
+    let deadline = arguments.guest.timeout;
+    Watch { input: io::stdin(), output: io::stdout(), deadline, signals, switch_off: SWITCH_OFF }.until_end(running)
+}
+
+/// Tells how to connect, as a command to be pasted.
+fn invite(address: &str, kernel: Option<&Path>) -> Result<(), Failure> {
+    let kernel = kernel.unwrap_or(Path::new("KERNEL-WITH-SYMBOLS")).as_os_str().as_encoded_bytes();
+    let connect = format!("mote-connect {address}");
+    let mut line = b"mote: the machine waits for a debugger when it has started: gdb -x scripts/mote.gdb -ex ".to_vec();
+    for (word, end) in [(connect.as_bytes(), b' '), (kernel, b'\n')] {
+        line.extend_from_slice(&shlex::bytes::try_quote(word).context("an argument cannot be quoted")?);
+        line.push(end);
+    }
+    let _nobody_reads_it = io::stderr().write_all(&line);
+    Ok(())
 }
 
 fn memory(arguments: &QemuArgs) -> String {
