@@ -57,6 +57,9 @@ impl Choice {
     pub(crate) fn hint(self) -> &'static str {
         match self.engine {
             "interpreter" if cfg!(feature = "compiled") => "; if the interpreter lacks what it needs, --engine aot may run it",
+            "compiled" => {
+                "; if it is compiled for other processors than this one, `mote compile --target-cpu x86-64` makes one for all"
+            }
             _ => "",
         }
     }
