@@ -101,7 +101,7 @@ fn measure_by_hpet(address: u64) -> Option<u64> {
     const CONFIGURATION: u64 = 0x10;
     const COUNTER: u64 = 0xf0;
     const FEMTOSECONDS: u64 = 1_000_000_000_000_000;
-    if address > super::memory::LOW_END - 0x400 || address < 1 << 20 || !address.is_multiple_of(8) {
+    if !(1 << 20..=super::memory::LOW_END - 0x400).contains(&address) || !address.is_multiple_of(8) {
         return None;
     }
     // SAFETY: firmware says that the registers are here; all below 4 GiB is mapped, and accesses are aligned. Nobody else uses
