@@ -127,7 +127,7 @@ pub fn is_mapped(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> 
     let mut table = root;
     for level in (1..=4).rev() {
         match load(table + 8 * index(address, level)) {
-            Some(entry) if entry & Flags::PRESENT.bits() == 0 => return false,
+            Some(entry) if !is_present(entry) => return false,
             Some(entry) if entry & Flags::HUGE_PAGE.bits() == 0 => table = entry & ADDRESS_MASK,
             _ => return true,
         }
@@ -137,16 +137,12 @@ pub fn is_mapped(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> 
 
 /// The guest-physical chunk that the chunk of addresses with `address` has pages of, by its first page that is mapped.
 pub fn chunk_behind(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> Option<u64> {
-    let mut table = root;
-    for level in (2..=4).rev() {
-        let entry = load(table + 8 * index(address, level)).filter(|entry| entry & Flags::PRESENT.bits() != 0)?;
-        if entry & Flags::HUGE_PAGE.bits() != 0 {
-            return Some(entry & ADDRESS_MASK & !(CHUNK_BYTES - 1));
-        }
-        table = entry & ADDRESS_MASK;
-    }
-    let entry = (0..512).find_map(|page| load(table + 8 * page).filter(|entry| entry & Flags::PRESENT.bits() != 0))?;
-    Some(entry & ADDRESS_MASK & !(CHUNK_BYTES - 1))
+    let (entry, _) = entry_on_the_way(&load, root, address, 2)?;
+    let page = match entry & Flags::HUGE_PAGE.bits() {
+        0 => (0..512).find_map(|page| load((entry & ADDRESS_MASK) + 8 * page).filter(|entry| is_present(*entry)))?,
+        _ => entry,
+    };
+    Some(page & ADDRESS_MASK & !(CHUNK_BYTES - 1))
 }
 
 /// Where an address lies, and what ring 3 may do with its page.
@@ -168,28 +164,35 @@ pub fn translate(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64) -> 
     if address >= 1 << 47 {
         return None;
     }
+    let (entry, level) = entry_on_the_way(load, root, address, 1)?;
+    let flags = Flags::from_bits_truncate(entry);
+    let page_bytes = PAGE_BYTES << (9 * (level - 1));
+    let offset = address % page_bytes;
+    let user = flags.contains(Flags::USER_ACCESSIBLE);
+    Some(Translation {
+        physical_address: (entry & ADDRESS_MASK & !(page_bytes - 1)) + offset,
+        bytes_left: page_bytes - offset,
+        writable: user && flags.contains(Flags::WRITABLE),
+        executable: user && !flags.contains(Flags::NO_EXECUTE),
+    })
+}
+
+/// The entry that maps `address`, or if none does before that of level `last`, and its level. `None` if one on the way there is not
+/// present.
+fn entry_on_the_way(load: impl Fn(u64) -> Option<u64>, root: u64, address: u64, last: u32) -> Option<(u64, u32)> {
     let mut table = root;
-    for level in (1..=4).rev() {
-        let entry = load(table + 8 * index(address, level))?;
-        let flags = Flags::from_bits_truncate(entry);
-        if !flags.contains(Flags::PRESENT) {
-            return None;
+    for level in (last..=4).rev() {
+        let entry = load(table + 8 * index(address, level)).filter(|entry| is_present(*entry))?;
+        if level == last || entry & Flags::HUGE_PAGE.bits() != 0 {
+            return Some((entry, level));
         }
-        if level > 1 && !flags.contains(Flags::HUGE_PAGE) {
-            table = entry & ADDRESS_MASK;
-            continue;
-        }
-        let page_bytes = PAGE_BYTES << (9 * (level - 1));
-        let offset = address % page_bytes;
-        let user = flags.contains(Flags::USER_ACCESSIBLE);
-        return Some(Translation {
-            physical_address: (entry & ADDRESS_MASK & !(page_bytes - 1)) + offset,
-            bytes_left: page_bytes - offset,
-            writable: user && flags.contains(Flags::WRITABLE),
-            executable: user && !flags.contains(Flags::NO_EXECUTE),
-        });
+        table = entry & ADDRESS_MASK;
     }
     None
+}
+
+const fn is_present(entry: u64) -> bool {
+    entry & Flags::PRESENT.bits() != 0
 }
 
 /// What to do about a page that is mapped already.
@@ -226,7 +229,7 @@ fn map<M: TableMemory>(
         };
         table = Some(leaf_table);
         let entry = leaf_table + 8 * index(at, leaf);
-        if memory.load(entry)? & Flags::PRESENT.bits() != 0 {
+        if is_present(memory.load(entry)?) {
             if present == Present::Keep {
                 continue;
             }
@@ -243,7 +246,7 @@ fn leaf_table<M: TableMemory>(memory: &mut M, root: u64, address: u64, leaf: u32
     for level in (leaf + 1..=4).rev() {
         let at = table + 8 * index(address, level);
         let entry = memory.load(at)?;
-        table = if entry & Flags::PRESENT.bits() == 0 {
+        table = if !is_present(entry) {
             let new = memory.allocate()?;
             memory.store(at, new | TABLE.bits())?;
             new

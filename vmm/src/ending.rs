@@ -2,11 +2,8 @@
 
 use std::fmt;
 
-use mote_abi::{
-    hypercall::trap,
-    layout::{PAGE_BYTES, STACK},
-};
-use mote_machine::{names, stub};
+use mote_abi::hypercall::trap;
+use mote_machine::{names::Fault, stub};
 use thiserror::Error;
 
 use crate::confinement::ConfinementError;
@@ -201,7 +198,12 @@ impl Exception {
 
     /// Whether the kernel ran over the end of its stack.
     pub fn is_stack_overflow(&self) -> bool {
-        self.vector == 14 && (STACK.start - PAGE_BYTES..STACK.start).contains(&self.address)
+        self.fault().is_stack_overflow()
+    }
+
+    fn fault(&self) -> Fault {
+        let Self { vector, error_code, address, rip, rsp, rflags, .. } = *self;
+        Fault { vector, error_code, rip, rsp, rflags, address }
     }
 }
 
@@ -212,15 +214,7 @@ impl fmt::Display for Exception {
         } else {
             write!(f, "the guest kernel faulted: ")?;
         }
-        let Self { vector, error_code, rip, rsp, rflags, address, .. } = self;
-        write!(
-            f,
-            "{} ({vector}), error code {error_code:#x}, at rip {rip:#x}, rsp {rsp:#x}, rflags {rflags:#x}",
-            names::exception(*vector)
-        )?;
-        if *vector == 14 {
-            write!(f, "; {}", names::PageFault { error_code: *error_code, address: *address })?;
-        }
+        self.fault().fmt(f)?;
         for (name, value) in &self.registers {
             write!(f, ", {name} {value:#x}")?;
         }
@@ -268,6 +262,8 @@ pub enum HostFailure {
 
 #[cfg(test)]
 mod tests {
+    use mote_abi::layout::STACK;
+
     use super::*;
 
     #[test]

@@ -5,9 +5,9 @@ use core::fmt;
 use mote_abi::{
     announce,
     boot::{Exception, status_offset},
-    layout::{DOORBELL, HOST_STATUS, MODULE, PAGE_BYTES, STACK},
+    layout::{DOORBELL, HOST_STATUS, MODULE},
 };
-use mote_machine::names;
+use mote_machine::names::Fault;
 use x86_64::registers::control::Cr2;
 
 use super::{Monitor, entry::Registers, machine::Demand, memory::View, service};
@@ -29,7 +29,7 @@ pub(super) extern "C" fn handle(registers: &mut Registers) {
     // not go on.
     let monitor = unsafe { Monitor::get() };
     if registers.cs & 3 != 3 {
-        monitor.fail(format_args!("the monitor faulted: {}", Fault { registers, address }));
+        monitor.fail(format_args!("the monitor faulted: {}", Report { registers, address }));
     }
     monitor.watchdog.feed();
     if registers.vector == PAGE_FAULT && registers.error_code & (PRESENT | FETCH) == 0 {
@@ -53,9 +53,10 @@ pub(super) extern "C" fn handle(registers: &mut Registers) {
         registers.rip = handler;
         return;
     }
-    let is_overflow = registers.vector == PAGE_FAULT && (STACK.start - PAGE_BYTES..STACK.start).contains(&address);
+    let report = Report { registers, address };
+    let is_overflow = report.fault().is_stack_overflow();
     let what = if is_overflow { "the guest kernel's stack overflowed" } else { "the guest kernel faulted" };
-    monitor.fail(format_args!("{what}: {}", Fault { registers, address }))
+    monitor.fail(format_args!("{what}: {report}"))
 }
 
 /// Whether the kernel rings the doorbell: by the one instruction of it that does, as another one could not be gone on behind.
@@ -73,20 +74,22 @@ fn handler(registers: &Registers) -> Option<u64> {
     (MODULE.contains(registers.rip) && handler != 0 && handler < 1 << 47).then_some(handler)
 }
 
-/// An exception as a text.
-struct Fault<'a> {
+/// An exception with all registers.
+struct Report<'a> {
     registers: &'a Registers,
     address: u64,
 }
 
-impl fmt::Display for Fault<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Report<'_> {
+    fn fault(&self) -> Fault {
         let Registers { vector, error_code, rip, rsp, rflags, .. } = *self.registers;
-        let name = names::exception(vector);
-        write!(f, "{name} ({vector}), error code {error_code:#x}, at rip {rip:#x}, rsp {rsp:#x}, rflags {rflags:#x}")?;
-        if vector == PAGE_FAULT {
-            write!(f, "; {}", names::PageFault { error_code, address: self.address })?;
-        }
+        Fault { vector, error_code, rip, rsp, rflags, address: self.address }
+    }
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fault().fmt(f)?;
         let Registers { rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15, .. } = *self.registers;
         let names = ["rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
         let values = [rax, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15];
