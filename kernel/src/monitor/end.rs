@@ -93,16 +93,16 @@ impl Monitor {
     fn leave(&mut self, status: u32) -> ! {
         self.console.flush();
         self.failures = if status == 0 { 0 } else { self.failures.saturating_add(1) };
-        if self.options.exit == Exit::Restart {
-            let delay_s = self.options.delay_s.max(1);
-            let delay_s = delay_s.checked_shl(self.failures.saturating_sub(1).min(6)).unwrap_or(MAX_DELAY_S).min(MAX_DELAY_S);
-            self.wait_s(if status == 0 { self.options.delay_s } else { delay_s });
-            self.run()
-        }
+        let delay_s = self.options.delay_s;
         match self.options.exit {
             Exit::Debug => power::debug_exit(status),
-            Exit::Reboot | Exit::Restart => {
-                self.wait_s(self.options.delay_s);
+            Exit::Restart => {
+                let doublings = self.failures.saturating_sub(1).min(MAX_DELAY_S.ilog2() + 1);
+                self.wait_s(if status == 0 { delay_s } else { (delay_s.max(1) << doublings).min(MAX_DELAY_S) });
+                self.run()
+            }
+            Exit::Reboot => {
+                self.wait_s(delay_s);
                 power::reset(self.power().as_ref(), &self.timer)
             }
             Exit::PowerOff => {

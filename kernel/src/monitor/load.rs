@@ -11,14 +11,16 @@ use mote_kernel_logic::boot::{
     artifact,
     bundle::{Bundle, BundleError, is_archive},
     loader::{BootModule, Loaded, Physical},
+    memory::FreeMemory,
     options::{Options, Texts, arguments, values},
 };
+use mote_machine::space::ModuleSizes;
 
 use super::{
     Monitor,
     channel::RecordChannel,
     console::Console,
-    memory::{LOW_END, Low, Memory, View, copy_low},
+    memory::{LOW_END, Low, View, copy_low},
     watchdog::Watchdog,
 };
 
@@ -34,9 +36,7 @@ const FIRST_USABLE: u64 = 1 << 20;
 pub(super) struct Files {
     /// Guest-physical, from a page on.
     pub(super) module_at: u64,
-    pub(super) module_bytes: u64,
-    /// Offsets of what can be executed of it.
-    pub(super) module_text: (u64, u64),
+    pub(super) module: ModuleSizes,
     pub(super) ramdisk_at: u64,
     pub(super) ramdisk_bytes: u64,
     /// Where in [`CONFIG`] the strings lie, and how far it is filled.
@@ -113,10 +113,11 @@ impl fmt::Display for LoadError {
 }
 
 /// Reads what the loader left, and opens console and channel as the command line says. Does not come back if there is a mistake in it.
-pub(super) fn read(monitor: &mut Monitor, magic: u64, info: u64) -> Loaded<'static> {
+pub(super) fn read(monitor: &mut Monitor, magic: u64, info: u64) -> (Loaded<'static>, Texts<'static>) {
     let loaded = Loaded::read(Low, magic as u32, info);
     let loaded = monitor.check(loaded);
-    let (options, result) = Options::parse(texts(&loaded));
+    let texts = texts(&loaded);
+    let (options, result) = Options::parse(texts);
     monitor.options = options;
     monitor.console = Console::open(&options);
     monitor.record = RecordChannel::open(&options);
@@ -124,7 +125,7 @@ pub(super) fn read(monitor: &mut Monitor, magic: u64, info: u64) -> Loaded<'stat
     monitor.watchdog.feed();
     monitor.acpi = loaded.rsdp.and_then(|root| Tables::at(Low, root));
     monitor.check(result);
-    loaded
+    (loaded, texts)
 }
 
 /// The text of the bundle, and that of the loader.
@@ -165,7 +166,7 @@ fn contents(module: &BootModule<'_>) -> Result<&'static [u8], LoadError> {
 }
 
 /// Finds module and ramdisk, writes the strings into the configuration, and puts everything where it can be mapped.
-pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>) -> Result<Files, LoadError> {
+pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>, texts: Texts<'static>) -> Result<Files, LoadError> {
     let (mut module, mut ramdisk): (Option<Range<u64>>, Option<Range<u64>>) = (None, None);
     let mut has_bundle = false;
     for boot_module in loaded.modules() {
@@ -200,14 +201,13 @@ pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>) -> Result<F
         }
     }
     // Before anything is moved: what the loader left may lie anywhere.
-    let (strings, config_bytes) = write_strings(texts(loaded))?;
+    let (strings, config_bytes) = write_strings(texts)?;
     let used = [module.clone(), ramdisk.clone()];
     let (memory, [module_at, ramdisk_at]) = make_room(loaded, used)?;
     monitor.memory = memory;
     Ok(Files {
         module_at,
-        module_bytes: module.end - module.start,
-        module_text: (text.start, text.end),
+        module: ModuleSizes { bytes: module.end - module.start, text_start: text.start, text_end: text.end },
         ramdisk_at,
         ramdisk_bytes: ramdisk.end - ramdisk.start,
         strings,
@@ -216,21 +216,20 @@ pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>) -> Result<F
 }
 
 /// Moves those files that do not begin on a page; where they are then, and what memory is free.
-fn make_room(loaded: &Loaded<'static>, files: [Range<u64>; 2]) -> Result<(Memory, [u64; 2]), LoadError> {
-    let mut memory = Memory { free: loaded.memory.clone(), total_bytes: loaded.memory.bytes() };
+fn make_room(loaded: &Loaded<'static>, files: [Range<u64>; 2]) -> Result<(FreeMemory, [u64; 2]), LoadError> {
+    let (mut free, total_bytes) = (loaded.memory.clone(), loaded.memory.bytes());
     let fragmented = |_| LoadError::Fragmented;
-    let free = &mut memory.free;
     free.remove(0..FIRST_USABLE).map_err(fragmented)?;
     free.remove(IMAGE.start..MONITOR.end).map_err(fragmented)?;
     for module in loaded.modules() {
         free.remove(module.start..module.start + module.bytes).map_err(fragmented)?;
     }
     let [module_bytes, ramdisk_bytes] = files.clone().map(|file| file.end - file.start);
-    let too_large = |total_bytes, left_bytes| LoadError::TooLarge { module_bytes, ramdisk_bytes, total_bytes, left_bytes };
+    let too_large = |left_bytes| LoadError::TooLarge { module_bytes, ramdisk_bytes, total_bytes, left_bytes };
     // A loader that does not look where the kernel is has overwritten one by the other.
     let is_reserved = |module: &&BootModule<'_>| module.start < MONITOR.end && IMAGE.start < module.start + module.bytes;
     if let Some(BootModule { bytes, .. }) = loaded.modules().iter().find(is_reserved) {
-        return Err(LoadError::Overlap { bytes: *bytes, total_bytes: memory.total_bytes });
+        return Err(LoadError::Overlap { bytes: *bytes, total_bytes });
     }
     let mut places = [0; 2];
     for (place, file) in places.iter_mut().zip(&files) {
@@ -240,7 +239,7 @@ fn make_room(loaded: &Loaded<'static>, files: [Range<u64>; 2]) -> Result<(Memory
         let alignment = if bytes < LARGE_FROM_BYTES { PAGE_BYTES } else { CHUNK_BYTES };
         if !file.start.is_multiple_of(alignment) {
             let room = free.take(bytes + alignment - PAGE_BYTES, LOW_END);
-            *place = room.ok_or(too_large(memory.total_bytes, free.bytes()))?.next_multiple_of(alignment);
+            *place = room.ok_or(too_large(free.bytes()))?.next_multiple_of(alignment);
             let contents = Low.bytes(file.start, bytes).ok_or(LoadError::NotReadable { what: "boot module" })?;
             // SAFETY: the place was free until now, and is as large.
             unsafe { copy_low(*place, contents) };
@@ -248,9 +247,9 @@ fn make_room(loaded: &Loaded<'static>, files: [Range<u64>; 2]) -> Result<(Memory
     }
     let left_bytes = free.chunks() * CHUNK_BYTES;
     if left_bytes < MIN_POOL_BYTES {
-        return Err(too_large(memory.total_bytes, left_bytes));
+        return Err(too_large(left_bytes));
     }
-    Ok((memory, places))
+    Ok((free, places))
 }
 
 /// Writes all strings of the program one behind the other, each with a NUL.

@@ -12,10 +12,11 @@ use mote_abi::{
         MONITOR_STACK, MONITOR_STATE, MONITOR_TABLES, PAGE_BYTES, RING_HEAD, STUBS, TSS, is_demand,
     },
 };
+use mote_kernel_logic::boot::memory::FreeMemory;
 use mote_machine::{
     descriptor,
     paging::{Access, MapError},
-    space::{ModuleSizes, Owner, Parts, ROOT, Segment, Space, TableError},
+    space::{Owner, Parts, ROOT, Segment, Space, TableError},
     stub,
 };
 use x86_64::{
@@ -27,7 +28,7 @@ use zerocopy::IntoBytes;
 
 use super::{
     Monitor, cpu, entry,
-    memory::{Memory, View, clear_mapped, copy_words},
+    memory::{View, clear, copy_words},
 };
 
 /// Room for what the kernel's data is before it runs, at the end of the monitor's memory.
@@ -62,8 +63,7 @@ macro_rules! address {
 /// The tables, and the memory that is left.
 pub(super) struct Machine {
     space: Space,
-    memory: Memory,
-    free_chunks: u64,
+    free: FreeMemory,
     /// How far the output ring was emptied.
     pub(super) ring_tail: u64,
     /// Whether there is one.
@@ -147,7 +147,7 @@ fn switch_tables(root: u64) {
 
 impl Machine {
     pub(super) const fn none() -> Self {
-        Self { space: Space::empty(), memory: Memory::none(), free_chunks: 0, ring_tail: 0, is_built: false }
+        Self { space: Space::empty(), free: FreeMemory::new(), ring_tail: 0, is_built: false }
     }
 
     /// Makes everything that the kernel finds when it is entered.
@@ -165,14 +165,12 @@ impl Machine {
             segments: &segments,
             data_bytes: address!(__data_end) - KERNEL_DATA.start,
             config_bytes: files.config_bytes,
-            module: ModuleSizes { bytes: files.module_bytes, text_start: files.module_text.0, text_end: files.module_text.1 },
+            module: files.module,
             ramdisk_bytes: files.ramdisk_bytes,
             module_at: files.module_at,
             ramdisk_at: files.ramdisk_at,
         };
         let space = Space::build(&View, &parts).map_err(BuildError)?;
-        let memory = monitor.memory.clone();
-        let free_chunks = memory.free.chunks();
         restore_data();
         for (start, bytes) in [
             (HOST_STATUS.start, PAGE_BYTES),
@@ -182,8 +180,8 @@ impl Machine {
         ] {
             View::clear(start, bytes);
         }
-        View::write(BOOT_INFO.start, boot_info(monitor, seed, free_chunks).as_bytes());
-        let machine = Self { space, memory, free_chunks, ring_tail: 0, is_built: true };
+        View::write(BOOT_INFO.start, boot_info(monitor, seed).as_bytes());
+        let machine = Self { space, free: monitor.memory.clone(), ring_tail: 0, is_built: true };
         machine.publish();
         Ok(machine)
     }
@@ -209,20 +207,17 @@ impl Machine {
         let there = self.space.chunk_behind(&View, address);
         let chunk = match there {
             Some(chunk) => chunk,
-            None => match self.memory.free.take_chunk() {
+            None => match self.free.take_chunk() {
                 Some(chunk) => chunk,
                 None => return Demand::Exhausted,
             },
         };
-        if there.is_none() {
-            self.free_chunks -= 1;
-            self.publish();
-        }
+        self.publish();
         let mapped = if part == (whole..whole + CHUNK_BYTES) && there.is_none() {
             let mapped = self.space.map_chunk(&View, address, chunk);
             mapped.map(|()| {
                 // SAFETY: all of it was just mapped, and nobody knows what was there before.
-                unsafe { clear_mapped(whole, CHUNK_BYTES) };
+                unsafe { clear(whole, CHUNK_BYTES) };
             })
         } else {
             self.map_pages(part, chunk)
@@ -236,7 +231,7 @@ impl Machine {
             if !self.space.is_mapped(&View, page) {
                 self.space.map_part(&View, page..page + PAGE_BYTES, chunk)?;
                 // SAFETY: the page was just mapped, and nobody knows what was there before.
-                unsafe { clear_mapped(page, PAGE_BYTES) };
+                unsafe { clear(page, PAGE_BYTES) };
             }
         }
         Ok(())
@@ -244,7 +239,7 @@ impl Machine {
 
     /// Tells the kernel how much memory is left.
     fn publish(&self) {
-        View::store(HOST_STATUS.start + status_offset::FREE_CHUNKS, self.free_chunks);
+        View::store(HOST_STATUS.start + status_offset::FREE_CHUNKS, self.free.chunks());
     }
 }
 
@@ -253,7 +248,7 @@ impl Monitor {
     pub(super) fn copy_module(&mut self, arguments: &CopyModuleArgs) -> Copied {
         let CopyModuleArgs { from, to, bytes } = *arguments;
         let offset = from.wrapping_sub(MODULE.start);
-        let is_inside = offset.checked_add(bytes).is_some_and(|end| end <= self.files.module_bytes);
+        let is_inside = offset.checked_add(bytes).is_some_and(|end| end <= self.files.module.bytes);
         let is_announced = committed(to).is_some_and(|pages| to.checked_add(bytes).is_some_and(|end| end <= pages.end));
         if !is_inside || !LINEAR.contains_range(to, bytes) || !is_announced {
             return Copied::Impossible;
@@ -291,7 +286,7 @@ fn restore_data() {
     View::clear(zeros, end.next_multiple_of(PAGE_BYTES) - zeros);
 }
 
-fn boot_info(monitor: &Monitor, random_seed: [u8; 32], free_chunks: u64) -> BootInfo {
+fn boot_info(monitor: &Monitor, random_seed: [u8; 32]) -> BootInfo {
     let Monitor { options, files, .. } = monitor;
     let stream = if options.is_terminal { stream_kind::TERMINAL } else { stream_kind::OTHER };
     let fuel = if options.fuel.is_some() { flags::FUEL } else { 0 };
@@ -299,8 +294,8 @@ fn boot_info(monitor: &Monitor, random_seed: [u8; 32], free_chunks: u64) -> Boot
         magic: BOOT_MAGIC,
         version: ABI_VERSION,
         flags: flags::INVARIANT_TSC | flags::PROMPT | fuel,
-        module_bytes: files.module_bytes,
-        ram_bytes: BASE.bytes() + free_chunks * CHUNK_BYTES,
+        module_bytes: files.module.bytes,
+        ram_bytes: BASE.bytes() + monitor.memory.chunks() * CHUNK_BYTES,
         max_wasm_memory_bytes: options.max_wasm_memory_bytes.unwrap_or(u64::MAX),
         fuel: options.fuel.unwrap_or(0),
         max_wasm_stack_bytes: WASM_STACK_BYTES,

@@ -2,8 +2,8 @@
 
 use core::{ptr, slice};
 
-use mote_abi::layout::{BASE, CHUNK_BYTES, MONITOR_VIEW, PAGE_BYTES, SYSTEM};
-use mote_kernel_logic::boot::{loader::Physical, memory::FreeMemory};
+use mote_abi::layout::{BASE, MONITOR_VIEW, PAGE_BYTES, SYSTEM};
+use mote_kernel_logic::boot::loader::Physical;
 use mote_machine::space::Entries;
 
 /// Memory below 4 GiB as it is mapped before the machine's own tables: for what the loader left.
@@ -41,9 +41,8 @@ const VIEW_OFFSET: u64 = MONITOR_VIEW.start - BASE.start;
 
 impl View {
     fn at<T>(address: u64) -> Option<*mut T> {
-        let bytes = size_of::<T>() as u64;
-        let is_inside = BASE.contains_range(address, bytes) || SYSTEM.contains_range(address, bytes);
-        (is_inside && address.is_multiple_of(align_of::<T>() as u64)).then_some((address + VIEW_OFFSET) as *mut T)
+        (Self::has(address, size_of::<T>() as u64) && address.is_multiple_of(align_of::<T>() as u64))
+            .then_some((address + VIEW_OFFSET) as *mut T)
     }
 
     /// Reads a value that is valid whatever its bytes are. Zero for what does not lie there.
@@ -88,9 +87,12 @@ impl View {
         }
     }
 
+    fn has(address: u64, bytes: u64) -> bool {
+        BASE.contains_range(address, bytes) || SYSTEM.contains_range(address, bytes)
+    }
+
     fn range(address: u64, bytes: usize) -> Option<*mut u8> {
-        let is_inside = BASE.contains_range(address, bytes as u64) || SYSTEM.contains_range(address, bytes as u64);
-        is_inside.then_some((address + VIEW_OFFSET) as *mut u8)
+        Self::has(address, bytes as u64).then_some((address + VIEW_OFFSET) as *mut u8)
     }
 }
 
@@ -136,29 +138,4 @@ pub(super) unsafe fn clear(start: u64, bytes: u64) {
         core::arch::asm!("rep stosq", inout("rcx") bytes / 8 => _, inout("rdi") start => _, in("rax") 0u64,
             options(nostack, preserves_flags));
     }
-}
-
-/// The memory of the machine that is the kernel's to use.
-#[derive(Clone)]
-pub(super) struct Memory {
-    pub(super) free: FreeMemory,
-    /// All that the loader told of, for messages.
-    pub(super) total_bytes: u64,
-}
-
-impl Memory {
-    pub(super) const fn none() -> Self {
-        Self { free: FreeMemory::new(), total_bytes: 0 }
-    }
-}
-
-/// Makes a chunk of memory zero at the address where it was just mapped for ring 3.
-///
-/// # Safety
-///
-/// `address` is the start of whole mapped pages of `bytes` bytes that can be written and that nobody has seen yet.
-pub(super) unsafe fn clear_mapped(address: u64, bytes: u64) {
-    const { assert!(CHUNK_BYTES.is_multiple_of(8)) }
-    // SAFETY: by the contract of this function.
-    unsafe { clear(address, bytes) };
 }

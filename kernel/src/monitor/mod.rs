@@ -26,14 +26,14 @@ mod watchdog;
 use core::fmt;
 
 use mote_abi::{layout::MONITOR_STATE, record::Phases};
-use mote_kernel_logic::boot::{acpi::Tables, options::Options};
+use mote_kernel_logic::boot::{acpi::Tables, memory::FreeMemory, options::Options};
 
 use channel::RecordChannel;
 use clock::Timer;
 use console::Console;
 use load::Files;
 use machine::Machine;
-use memory::{Low, Memory};
+use memory::Low;
 use watchdog::Watchdog;
 
 /// All that the monitor knows, at the start of [`MONITOR_STATE`].
@@ -48,7 +48,7 @@ struct Monitor {
     phases: Phases,
     files: Files,
     /// What was free before the kernel was first entered.
-    memory: Memory,
+    memory: FreeMemory,
     machine: Machine,
     /// How often the module failed since it last ended well.
     failures: u32,
@@ -60,9 +60,9 @@ extern "C" fn start(magic: u64, info: u64, entered: u64) -> ! {
     let monitor = Monitor::init();
     monitor.phases = Phases { entered, long_mode: clock::timestamp(), ..Phases::default() };
     machine::load_descriptors();
-    let loaded = load::read(monitor, magic, info);
+    let (loaded, texts) = load::read(monitor, magic, info);
     monitor.check(cpu::check());
-    let files = load::place(monitor, &loaded);
+    let files = load::place(monitor, &loaded, texts);
     monitor.files = monitor.check(files);
     machine::keep_initial_data();
     monitor.phases.loaded = clock::timestamp();
@@ -91,7 +91,7 @@ impl Monitor {
                 timer: Timer::unknown(),
                 phases: Phases::default(),
                 files: Files::default(),
-                memory: Memory::none(),
+                memory: FreeMemory::new(),
                 machine: Machine::none(),
                 failures: 0,
             });

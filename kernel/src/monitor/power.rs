@@ -38,7 +38,9 @@ pub(super) fn off(power: Option<&Power>, timer: &Timer) {
         let mut control = Port::<u16>::new(*port);
         // SAFETY: firmware says that these ports switch the machine off, and how.
         unsafe {
-            if let (IS_ENABLED.., Some((port, value))) = (!control.read() & IS_ENABLED, power.enable) {
+            if control.read() & IS_ENABLED == 0
+                && let Some((port, value)) = power.enable
+            {
                 Port::<u8>::new(port).write(value);
                 timer.sleep_s(1);
             }

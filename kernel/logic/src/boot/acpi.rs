@@ -3,7 +3,10 @@
 
 use core::ops::Range;
 
-use super::loader::Physical;
+use super::{
+    integers::{long, word},
+    loader::Physical,
+};
 
 /// Where firmware of a BIOS keeps the root pointer.
 const BIOS_AREA: Range<u64> = 0xe_0000..0x10_0000;
@@ -137,14 +140,6 @@ fn soft_off(dsdt: &[u8]) -> Option<[u16; 2]> {
     };
     // Where hardware is reduced there may be one element alone.
     Some([element()?, element().unwrap_or(0)].map(|kind| (kind & 7) << 10))
-}
-
-fn word(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
-}
-
-fn long(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

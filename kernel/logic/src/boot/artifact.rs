@@ -4,6 +4,8 @@ use core::ops::Range;
 
 use mote_abi::layout::PAGE_BYTES;
 
+use super::integers::{half, long};
+
 /// Whether a file begins as one.
 pub fn is_artifact(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\x7fELF")
@@ -31,14 +33,6 @@ pub fn text(file: &[u8]) -> Option<Range<u64>> {
     let (start, bytes) = (long(header, 0x18)?, long(header, 0x20)?);
     let end = start.checked_add(bytes).filter(|end| *end <= file.len() as u64)?;
     (start.is_multiple_of(PAGE_BYTES) && end.is_multiple_of(PAGE_BYTES)).then_some(start..end)
-}
-
-fn half(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes.get(offset..)?.first_chunk().map(|bytes| u16::from_le_bytes(*bytes))
-}
-
-fn long(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
 //! The command line as words: blanks between them, `"` around what has blanks, `\` before what is taken as it is.
+//!
+//! Here and in `options` and `loader` what runs once is not inlined: otherwise the image has each of these many times.
 
 use core::fmt;
 

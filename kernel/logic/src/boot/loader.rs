@@ -5,7 +5,10 @@
 
 use core::fmt;
 
-use super::memory::FreeMemory;
+use super::{
+    integers::{long, word},
+    memory::FreeMemory,
+};
 
 /// What Multiboot2 loaders leave in `eax`.
 pub const MULTIBOOT2_MAGIC: u32 = 0x36d7_6289;
@@ -210,14 +213,6 @@ fn text<'a>(physical: impl Physical<'a>, address: u64) -> Option<&'a [u8]> {
     let most = (0..).map(|shift| MAX_TEXT_BYTES >> shift).take_while(|bytes| *bytes > 0);
     let bytes = most.filter_map(|bytes| physical.bytes(address, bytes)).next()?;
     bytes.get(..bytes.iter().position(|byte| *byte == 0)?)
-}
-
-fn word(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
-}
-
-fn long(bytes: &[u8], offset: usize) -> Option<u64> {
-    bytes.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod acpi;
 pub mod artifact;
 pub mod bundle;
 pub mod command_line;
+mod integers;
 pub mod loader;
 pub mod memory;
 pub mod options;
