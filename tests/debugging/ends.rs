@@ -81,15 +81,21 @@ fn a_debugger_can_kill() {
     }
 }
 
+/// One with a guest that is stopped, or that runs for ever.
+fn session_with_guest(running: bool) -> Option<Session> {
+    let mut session = Session::start(&[], "spin.wat")?;
+    session.step();
+    if running {
+        session.tell("vCont;c");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Some(session)
+}
+
 #[test]
 fn a_debugger_that_goes_away_ends_the_run() {
     for running in [false, true] {
-        let Some(mut session) = Session::start(&[], "spin.wat") else { return };
-        session.step();
-        if running {
-            session.tell("vCont;c");
-            thread::sleep(Duration::from_millis(50));
-        }
+        let Some(session) = session_with_guest(running) else { return };
         session.hang_up().finish().complains(137, "lost its debugger: it closed the connection");
     }
 }
@@ -97,12 +103,7 @@ fn a_debugger_that_goes_away_ends_the_run() {
 #[test]
 fn signals_end_a_run_that_is_stopped_or_goes_on_or_waits() {
     for running in [false, true] {
-        let Some(mut session) = Session::start(&[], "spin.wat") else { return };
-        session.step();
-        if running {
-            session.tell("vCont;c");
-            thread::sleep(Duration::from_millis(50));
-        }
+        let Some(mut session) = session_with_guest(running) else { return };
         kill(session.process(), Signal::TERM);
         if running {
             assert_eq!(session.answer(), "W89");

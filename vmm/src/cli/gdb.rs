@@ -68,8 +68,7 @@ pub(crate) fn gdb(arguments: GdbArgs, mut timeline: Timeline) -> u8 {
         Ok(DebugReport { departure: Departure::Lost(why), report: Report { ending: mote_vmm::Ending::Interrupted, .. } }) => {
             killed(&module, &format!("lost its debugger: {why}"))
         }
-        Ok(DebugReport { report, .. }) => run::conclude(Ok(report), &module, &timeline, format),
-        Err(failure) => run::conclude(Err(failure), &module, &timeline, format),
+        result => run::conclude(result.map(|debugged| debugged.report), &module, &timeline, format),
     }
 }
 
