@@ -113,11 +113,10 @@ impl fmt::Display for LoadError {
 }
 
 /// Reads what the loader left, and opens console and channel as the command line says. Does not come back if there is a mistake in it.
-pub(super) fn read(monitor: &mut Monitor, magic: u64, info: u64) -> (Loaded<'static>, Texts<'static>) {
+pub(super) fn read(monitor: &mut Monitor, magic: u64, info: u64) -> Loaded<'static> {
     let loaded = Loaded::read(Low, magic as u32, info);
     let loaded = monitor.check(loaded);
-    let texts = texts(&loaded);
-    let (options, result) = Options::parse(texts);
+    let (options, result) = Options::parse(texts(&loaded));
     monitor.options = options;
     monitor.console = Console::open(&options);
     monitor.record = RecordChannel::open(&options);
@@ -125,7 +124,7 @@ pub(super) fn read(monitor: &mut Monitor, magic: u64, info: u64) -> (Loaded<'sta
     monitor.watchdog.feed();
     monitor.acpi = loaded.rsdp.and_then(|root| Tables::at(Low, root));
     monitor.check(result);
-    (loaded, texts)
+    loaded
 }
 
 /// The text of the bundle, and that of the loader.
@@ -166,7 +165,7 @@ fn contents(module: &BootModule<'_>) -> Result<&'static [u8], LoadError> {
 }
 
 /// Finds module and ramdisk, writes the strings into the configuration, and puts everything where it can be mapped.
-pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>, texts: Texts<'static>) -> Result<Files, LoadError> {
+pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>) -> Result<Files, LoadError> {
     let (mut module, mut ramdisk): (Option<Range<u64>>, Option<Range<u64>>) = (None, None);
     let mut has_bundle = false;
     for boot_module in loaded.modules() {
@@ -201,7 +200,7 @@ pub(super) fn place(monitor: &mut Monitor, loaded: &Loaded<'static>, texts: Text
         }
     }
     // Before anything is moved: what the loader left may lie anywhere.
-    let (strings, config_bytes) = write_strings(texts)?;
+    let (strings, config_bytes) = write_strings(texts(loaded))?;
     let used = [module.clone(), ramdisk.clone()];
     let (memory, [module_at, ramdisk_at]) = make_room(loaded, used)?;
     monitor.memory = memory;

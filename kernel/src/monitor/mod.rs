@@ -60,9 +60,9 @@ extern "C" fn start(magic: u64, info: u64, entered: u64) -> ! {
     let monitor = Monitor::init();
     monitor.phases = Phases { entered, long_mode: clock::timestamp(), ..Phases::default() };
     machine::load_descriptors();
-    let (loaded, texts) = load::read(monitor, magic, info);
+    let loaded = load::read(monitor, magic, info);
     monitor.check(cpu::check());
-    let files = load::place(monitor, &loaded, texts);
+    let files = load::place(monitor, &loaded);
     monitor.files = monitor.check(files);
     machine::keep_initial_data();
     monitor.phases.loaded = clock::timestamp();
