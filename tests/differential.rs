@@ -9,18 +9,21 @@
 mod support {
     pub(crate) mod engine;
     pub(crate) mod kvm;
+    pub(crate) mod programs;
 }
 
 use std::{
-    env, fs,
-    io::Write,
+    fs,
     path::{Path, PathBuf},
     process::Output,
     time::Duration,
 };
 
 use assert_cmd::Command;
-use support::{engine, kvm};
+use support::{
+    engine, kvm,
+    programs::{all_there, programs, repository},
+};
 
 /// wasmtime compiles CPython for ten seconds when its cache is cold, and longer beside other tests.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -36,7 +39,7 @@ struct Program {
 impl Program {
     /// A file of `target/programs/`; `None`, with the reason on standard error, if it cannot be run here.
     fn fetched(name: &str) -> Option<Self> {
-        Self::find(name, repository().join("target/programs").join(name))
+        Self::find(name, programs().join(name))
     }
 
     /// A file of `wasm-payloads/`.
@@ -45,24 +48,14 @@ impl Program {
     }
 
     fn find(name: &str, module: PathBuf) -> Option<Self> {
-        let wasmtime = repository().join("target/programs/bin/wasmtime");
-        if let Some(missing) = [&wasmtime, &module].into_iter().find(|path| !path.exists()) {
-            let reason = format!("{name}: no {}; scripts/fetch-programs brings it", missing.display());
-            assert!(env::var_os("MOTE_REQUIRE_PROGRAMS").is_none(), "{reason}");
-            // Not `eprintln`, which the test harness shows only for tests that fail.
-            let _written = writeln!(std::io::stderr(), "skipped {reason}");
-            return None;
-        }
-        kvm::usable().then_some(Self { wasmtime, module })
+        let wasmtime = programs().join("bin/wasmtime");
+        let is_usable = all_there(name, &[&wasmtime, &module]) && kvm::usable();
+        is_usable.then_some(Self { wasmtime, module })
     }
 
     fn with<'a>(&'a self, arguments: &'a [&'a str]) -> Case<'a> {
         Case { program: self, options: &[], mote_options: &[], arguments, input: b"" }
     }
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is not the root").to_path_buf()
 }
 
 /// One command line. Standard input is empty unless given.

@@ -16,5 +16,6 @@ mod support {
     pub(crate) mod command;
     pub(crate) mod engine;
     pub(crate) mod kvm;
+    pub(crate) mod programs;
     pub(crate) mod qemu;
 }

@@ -10,6 +10,7 @@ mod support {
     pub(crate) mod command;
     pub(crate) mod engine;
     pub(crate) mod kvm;
+    pub(crate) mod programs;
 }
 
 mod real {

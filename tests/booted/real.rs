@@ -1,23 +1,18 @@
 //! Real programs, and files in memory: what comes of them is what comes of them under the VMM.
 
-use std::{env, fs, io::Write, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use crate::support::{
     command::{self, Outcome, module_file},
-    kvm, qemu,
+    kvm,
+    programs::{all_there, programs},
+    qemu,
 };
 
 /// A file of `target/programs/`; `None`, with the reason on standard error, if there is none, or no QEMU.
 fn fetched(name: &str) -> Option<PathBuf> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let module = root.join("target/programs").join(name);
-    if !module.exists() {
-        assert!(env::var_os("MOTE_REQUIRE_PROGRAMS").is_none(), "no {}", module.display());
-        // Not `eprintln`, which the test harness shows only for tests that fail.
-        let _written = writeln!(std::io::stderr(), "skipped {name}: scripts/fetch-programs brings it");
-        return None;
-    }
-    (qemu::usable() && kvm::usable()).then_some(module)
+    let module = programs().join(name);
+    (all_there(name, &[&module]) && qemu::usable() && kvm::usable()).then_some(module)
 }
 
 /// Both ways; they have to be the same.

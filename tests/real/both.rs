@@ -1,9 +1,7 @@
 //! Running one command line in both runtimes, each in a directory of its own.
 
 use std::{
-    env,
     ffi::OsString,
-    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -12,9 +10,11 @@ use std::{
 use tempfile::TempDir;
 
 use super::tree::{self, Tree};
+pub(super) use crate::support::programs::{programs, skip};
 use crate::support::{
     command::{self, Outcome},
     kvm,
+    programs::{all_there, repository},
 };
 
 /// The longest case takes twenty seconds alone on a machine; here others run beside it.
@@ -26,27 +26,7 @@ pub(super) const GUEST: &str = "/w";
 /// A program of `target/programs/`; `None`, with the reason on standard error, if it cannot be run here.
 pub(super) fn fetched(name: &str) -> Option<PathBuf> {
     let (wasmtime, program) = (programs().join("bin/wasmtime"), programs().join(name));
-    if let Some(missing) = [&wasmtime, &program].into_iter().find(|path| !path.exists()) {
-        let reason = format!("{name}: no {}; scripts/fetch-programs brings it", missing.display());
-        assert!(env::var_os("MOTE_REQUIRE_PROGRAMS").is_none(), "{reason}");
-        skip(&reason);
-        return None;
-    }
-    kvm::usable().then_some(program)
-}
-
-/// Says that a test is skipped, and why.
-pub(super) fn skip(reason: &str) {
-    // Not `eprintln`, which the test harness shows only for tests that fail.
-    let _written = writeln!(std::io::stderr(), "skipped {reason}");
-}
-
-pub(super) fn programs() -> PathBuf {
-    repository().join("target/programs")
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is not the root").to_path_buf()
+    (all_there(name, &[&wasmtime, &program]) && kvm::usable()).then_some(program)
 }
 
 /// A directory of `tests/real/`.
