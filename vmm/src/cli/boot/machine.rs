@@ -44,7 +44,7 @@ impl Lines {
 }
 
 impl MachineArgs {
-    /// All arguments for a machine with nothing but these lines, a clock and what `boot` adds.
+    /// All arguments for a machine with nothing but these lines, a clock, a way to end and what `boot` adds.
     pub(crate) fn line(&self, memory: &str, lines: &Lines, boot: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         let accelerator = match self.accel {
             Accelerator::Tcg => "tcg",
@@ -65,6 +65,7 @@ impl MachineArgs {
         option("-serial", "chardev:console");
         option("-chardev", &record);
         option("-serial", "chardev:record");
+        option("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
         line.extend(boot);
         line.extend(self.qemu_arg.iter().cloned());
         line
@@ -79,8 +80,12 @@ fn with_id(backend: &str, id: &str) -> String {
     }
 }
 
+/// RAM of a machine, unless another size is given: as for `mote run`.
+pub(crate) const RAM_BYTES: u64 = 1 << 30;
+
 /// RAM as QEMU takes it: whole KiB.
-pub(crate) fn memory(bytes: u64) -> String {
+pub(crate) fn memory(bytes: Option<u64>) -> String {
     const MIB: u64 = 1 << 20;
+    let bytes = bytes.unwrap_or(RAM_BYTES);
     if bytes.is_multiple_of(MIB) { format!("{}M", bytes / MIB) } else { format!("{}K", bytes.div_ceil(1024)) }
 }

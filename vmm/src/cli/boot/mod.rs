@@ -77,6 +77,12 @@ pub(crate) fn write_bundle(files: &Files, command_line: &str, to: impl Write) ->
     bundle::write(&members, to)
 }
 
+/// Why there was no run, with what QEMU said.
+pub(crate) fn failed(what: String, complaints: &str) -> Failure {
+    let said = if complaints.is_empty() { String::new() } else { format!("; QEMU says: {}", one_line(complaints)) };
+    Failure::of_host(anyhow::anyhow!("{what}{said}"))
+}
+
 /// What another program said, for a message that is one line.
 pub(crate) fn one_line(text: &str) -> String {
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("; ").replace(char::is_control, "\u{fffd}")

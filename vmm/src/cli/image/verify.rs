@@ -34,8 +34,6 @@ use super::{
     ImageArgs, build, tools,
 };
 
-/// RAM of the machine, unless --memory says another size.
-const RAM_BYTES: u64 = 1 << 30;
 /// Until the program has to end, unless --timeout says otherwise.
 const TIME: Duration = Duration::from_secs(60);
 /// Kept of what a machine prints.
@@ -112,8 +110,7 @@ fn boot(arguments: &ImageArgs, image: &Path, firmware: Option<&Path>, signals: &
         options.extend(["-bios".into(), file.into()]);
     }
     options.extend(["-drive".into(), drive(image)]);
-    options.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(OsString::from));
-    let memory = machine::memory(arguments.guest.memory.unwrap_or(RAM_BYTES));
+    let memory = machine::memory(arguments.guest.memory);
     let line = arguments.machine.line(&memory, &Lines::piped(records.backend()), options);
     let running = process::start(&arguments.machine.qemu, &line, &[], records)?;
     let printed = Kept::default();
@@ -153,13 +150,7 @@ fn program_output(console: &[u8]) -> &[u8] {
 
 /// What to report, if the program came to its own end.
 fn judge_end(observed: Observed) -> Result<String, Failure> {
-    let failure = |text: String| {
-        let said = match observed.complaints.as_str() {
-            "" => String::new(),
-            complaints => format!("; QEMU says: {}", boot::one_line(complaints)),
-        };
-        Failure::of_host(anyhow::anyhow!("{text}{said}"))
-    };
+    let failure = |text: String| boot::failed(text, &observed.complaints);
     match observed.end {
         End::Told(end) => match judge(&end.ending) {
             (status, None) => Ok(format!("the program ended with status {status}")),

@@ -11,12 +11,16 @@ use anyhow::Context;
 
 use super::{
     super::{
-        boot::{self, load::Files, machine::Lines},
+        boot::{
+            self,
+            load::Files,
+            machine::{self, Lines},
+        },
         failure::Failure,
         guest::shown,
         print as print_text, say,
     },
-    Plan, QemuArgs, boot_options, memory,
+    Plan, QemuArgs, boot_options,
 };
 
 /// Writes the files and prints the command; the exit status.
@@ -29,7 +33,8 @@ pub(super) fn print(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<
     let lines = Lines { console: "stdio".into(), record: file_backend(&records)? };
     let boot = boot_options(arguments, &kernel, &bundle, &append);
     let program = [arguments.machine.qemu.clone().into_os_string()];
-    let words: Vec<OsString> = program.into_iter().chain(arguments.machine.line(&memory(arguments), &lines, boot)).collect();
+    let line = arguments.machine.line(&machine::memory(arguments.guest.memory), &lines, boot);
+    let words: Vec<OsString> = program.into_iter().chain(line).collect();
     print_text(&[quoted(&words)?, b"\n".to_vec()].concat())?;
     say(format_args!(
         "mote: kernel and bundle are in {}, which is yours to remove; the exit status will be in its file `records`, not in QEMU's \

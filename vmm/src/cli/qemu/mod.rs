@@ -21,7 +21,7 @@ use super::{
     boot::{
         self,
         load::{self, Files, Target},
-        machine::{self, Lines, MachineArgs},
+        machine::{self, Lines, MachineArgs, RAM_BYTES},
         process::{self, PassedFile, RecordChannel},
         watch::{End, Observed, SWITCH_OFF, Watch},
         words::Words,
@@ -35,8 +35,6 @@ const DETAILS: &str = "\
 Standard output and standard error of the program both come by the machine's one console, on standard output. Standard input is read \
 ahead of the program. --memory is the RAM of the machine, its kernel included. The time of --timeout begins when QEMU starts.";
 
-/// RAM of a machine, unless another size is given: as for `mote run`.
-const RAM_BYTES: u64 = 1 << 30;
 /// The least that can be tried: up to there the kernel and what starts it have places of their own.
 const LEAST_RAM_BYTES: u64 = MONITOR.end.next_multiple_of(16 << 20);
 /// The least that a kernel takes for itself and the program.
@@ -207,7 +205,7 @@ fn run_machine(arguments: &QemuArgs, files: &Files, plan: &Plan) -> Result<Obser
     let signals = signals()?;
     let boot = boot_options(arguments, &kernel.path(), &bundle.path(), &append);
     let lines = Lines::piped(records.backend());
-    let line = arguments.machine.line(&memory(arguments), &lines, boot);
+    let line = arguments.machine.line(&machine::memory(arguments.guest.memory), &lines, boot);
     let running = process::start(&arguments.machine.qemu, &line, &[kernel, bundle], records)?;
     if let Some(address) = &arguments.gdb {
         invite(address, arguments.guest.kernel.as_deref())?;
@@ -229,17 +227,12 @@ fn invite(address: &str, kernel: Option<&Path>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn memory(arguments: &QemuArgs) -> String {
-    machine::memory(arguments.guest.memory.unwrap_or(RAM_BYTES))
-}
-
-/// What is booted, and the devices that its end and a debugger need.
+/// What is booted, and what a debugger needs.
 fn boot_options(arguments: &QemuArgs, kernel: &Path, bundle: &Path, append: &str) -> Vec<OsString> {
     let mut options: Vec<OsString> = ["-kernel".into(), kernel.into(), "-initrd".into(), bundle.into()].into();
     if !append.is_empty() {
         options.extend(["-append".into(), append.into()]);
     }
-    options.extend(["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"].map(OsString::from));
     if let Some(address) = &arguments.gdb {
         options.extend(["-gdb".into(), format!("tcp:{address}").into(), "-S".into()]);
     }
@@ -249,6 +242,7 @@ fn boot_options(arguments: &QemuArgs, kernel: &Path, bundle: &Path, append: &str
 /// Says what there is to be said; the exit status.
 fn conclude(arguments: &QemuArgs, module: &Path, files: &Files, observed: Observed) -> u8 {
     let Observed { end, phases, complaints } = observed;
+    let fail = |what: &str| boot::failed(format!("{}: {what}", shown(module)), &complaints).tell();
     let (ending, record) = match end {
         End::Told(record) => {
             let record = *record;
@@ -260,10 +254,8 @@ fn conclude(arguments: &QemuArgs, module: &Path, files: &Files, observed: Observ
             let failure = mote_vmm::HostFailure::Output { stream: "standard output", source };
             (Ending::HostFailure(failure), None)
         }
-        End::Failed(text) => return fail(module, format!("the kernel cannot run it in this machine: {text}"), &complaints),
-        End::Silent(status) => {
-            return fail(module, format!("QEMU ended ({status}) before the guest told how the run ended"), &complaints);
-        }
+        End::Failed(text) => return fail(&format!("the kernel cannot run it in this machine: {text}")),
+        End::Silent(status) => return fail(&format!("QEMU ended ({status}) before the guest told how the run ended")),
     };
     if !complaints.is_empty() {
         tracing::info!("QEMU says: {}", boot::one_line(&complaints));
@@ -273,10 +265,4 @@ fn conclude(arguments: &QemuArgs, module: &Path, files: &Files, observed: Observ
         stats::print(format, status, files.choice, phases, record);
     }
     status
-}
-
-/// Says why there was no run, with what QEMU said.
-fn fail(module: &Path, what: String, complaints: &str) -> u8 {
-    let said = if complaints.is_empty() { String::new() } else { format!("; QEMU says: {}", boot::one_line(complaints)) };
-    Failure::of_host(anyhow::anyhow!("{}: {what}{said}", shown(module))).tell()
 }
